@@ -1,0 +1,18 @@
+#![doc = include_str!("../README.md")]
+
+pub mod blob;
+pub mod error;
+pub mod job;
+pub mod layer;
+pub mod money;
+pub mod provider;
+pub mod shorthand;
+pub mod task;
+
+pub use blob::{BlobStore, Digest};
+pub use error::{Error, ErrorKind, Result, Retry};
+pub use job::Job;
+pub use layer::Layer;
+pub use money::NanoUsd;
+pub use provider::{ComputeProvider, ComputeProviderExt};
+pub use task::{Event, Task, TaskId};

@@ -1,0 +1,153 @@
+//! The engine's side of `cargo xtask bench engine`: reads requests as JSON lines, answers each with what it measured.
+
+use std::{
+    error::Error,
+    io::{BufRead, Write},
+    time::Instant,
+};
+
+use outboard_core::{Layer, job::Train, layer, task::Architecture};
+use outboard_engine::Trainer;
+use outboard_protocol::{Checkpoint, Dataset, Position, Target, initial, random::{Domain, Stream}};
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use serde::Deserialize;
+use serde_json::json;
+
+const ROWS: usize = 4096;
+
+#[derive(Clone, PartialEq, Deserialize)]
+struct Request {
+    model: String,
+    #[serde(default = "sgd")]
+    optimizer: String,
+    #[serde(default = "two")]
+    threads: usize,
+    #[serde(default = "batch")]
+    batch: usize,
+    #[serde(default)]
+    steps: usize,
+    #[serde(default = "mlp")]
+    layers: Vec<usize>,
+}
+
+fn sgd() -> String {
+    "sgd".into()
+}
+
+fn two() -> usize {
+    2
+}
+
+fn batch() -> usize {
+    64
+}
+
+fn mlp() -> Vec<usize> {
+    vec![784, 256, 128, 10]
+}
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+fn trainer(request: &Request) -> Result<Trainer> {
+    let (input, widths) = request.layers.split_first().ok_or("no layers")?;
+    let mut layers = Vec::new();
+    for &out in widths {
+        layers.extend([Layer::Linear { out, bias: true }, Layer::Relu]);
+    }
+    layers.pop();
+    let lr = if request.optimizer == "sgd" { 0.01 } else { 1e-3 };
+    let train: Train = serde_json::from_value(json!({
+        "loss": "cross_entropy", "optimizer": {"type": request.optimizer, "lr": lr},
+        "epochs": u32::MAX, "batch_size": request.batch,
+    }))?;
+    let stream = Stream::new(1, Domain::Weights, 99);
+    let x = (0..(ROWS * input) as u64).map(|i| stream.uniform(i) as f32 * 2.0 - 1.0).collect();
+    let classes = *widths.last().ok_or("no layers")? as u64;
+    let y = Target::Classes((0..ROWS as u64).map(|i| (stream.at(i << 32) % classes) as i64).collect());
+    let data = Dataset { shape: vec![*input], x, y };
+    let plan = layer::plan(&layers, &[*input])?;
+    let tensors = initial::weights(&plan, 0).into_iter().map(|(name, t)| (format!("model.{name}"), t)).collect();
+    let start = Checkpoint { position: Position::start(0, ""), tensors };
+    Ok(Trainer::new(&Architecture { layers, input: vec![*input] }, &train, data, None, &start)?)
+}
+
+fn steps(trainer: &mut Trainer, count: usize) -> Result<()> {
+    for _ in 0..count {
+        trainer.step()?;
+    }
+    Ok(())
+}
+
+fn peak_rss() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+    line.and_then(|l| l.split_whitespace().nth(1)?.parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+/// Multiply-adds per second of one core, in GFLOP/s, measured with enough independent sums to hide their latency.
+fn fma_peak() -> f64 {
+    struct Loop;
+    impl pulp::WithSimd for Loop {
+        type Output = f64;
+        #[inline(always)]
+        fn with_simd<S: pulp::Simd>(self, simd: S) -> f64 {
+            const SUMS: usize = 12;
+            const ROUNDS: usize = 1 << 20;
+            let mut best = f64::MAX;
+            for _ in 0..20 {
+                let factor = simd.splat_f32s(std::hint::black_box(0.999_999));
+                let mut sums = [simd.splat_f32s(std::hint::black_box(1.0)); SUMS];
+                let began = Instant::now();
+                for _ in 0..ROUNDS {
+                    for sum in &mut sums {
+                        *sum = simd.mul_add_f32s(*sum, factor, factor);
+                    }
+                }
+                std::hint::black_box(sums);
+                best = best.min(began.elapsed().as_secs_f64());
+            }
+            (2 * SUMS * ROUNDS * S::F32_LANES) as f64 / best / 1e9
+        }
+    }
+    pulp::Arch::new().dispatch(Loop)
+}
+
+fn pool(threads: usize) -> Result<ThreadPool> {
+    Ok(ThreadPoolBuilder::new().num_threads(threads).build()?)
+}
+
+fn main() -> Result<()> {
+    if std::env::args().any(|arg| arg == "--first-step") {
+        let request: Request = serde_json::from_value(json!({"model": "mlp"}))?;
+        pool(request.threads)?.install(|| steps(&mut trainer(&request).map_err(|e| e.to_string())?, 1).map_err(|e| e.to_string()))?;
+        println!("{}", json!({"done": true, "peak_rss_bytes": peak_rss()}));
+        return Ok(());
+    }
+    let mut warm: Option<(Request, Trainer, ThreadPool)> = None;
+    for line in std::io::stdin().lock().lines() {
+        let request: Request = serde_json::from_str(&line?)?;
+        let answer = if request.model == "fma" {
+            json!({"gflops": fma_peak()})
+        } else {
+            let (_, trainer, pool) = match &mut warm {
+                Some(warm) if warm.0 == request => warm,
+                _ => {
+                    let (mut fresh, pool) = (trainer(&request)?, pool(request.threads)?);
+                    pool.install(|| steps(&mut fresh, 20).map_err(|e| e.to_string()))?;
+                    warm.insert((request.clone(), fresh, pool))
+                }
+            };
+            let began = Instant::now();
+            pool.install(|| steps(trainer, request.steps).map_err(|e| e.to_string()))?;
+            let seconds = began.elapsed().as_secs_f64();
+            json!({
+                "samples_per_second": (request.steps * request.batch) as f64 / seconds,
+                "seconds": seconds,
+                "peak_rss_bytes": peak_rss(),
+            })
+        };
+        println!("{answer}");
+        std::io::stdout().flush()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,186 @@
+//! Runs a task: blobs in, events and blobs out.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+use outboard_core::{
+    Digest, Event,
+    error::{Error, ErrorKind, Result},
+    job::Train,
+    task::{self, Ended, EvaluateTask, Metrics, Operation, Outcome, PredictTask, Progress, TrainTask},
+};
+use outboard_protocol::{Checkpoint, Dataset, Target, Tensor, Tensors, tensors};
+
+use crate::{
+    network::Network,
+    numerics,
+    trainer::{Trainer, check_data},
+};
+
+/// Where a task's blobs come from and go to.
+pub trait Blobs {
+    /// A blob's bytes.
+    ///
+    /// # Errors
+    /// `NotFound`; `CorruptPayload` where the bytes don't match the digest.
+    fn get(&self, digest: &Digest) -> Result<Vec<u8>>;
+
+    /// Stores `bytes` durably, whole or not at all.
+    ///
+    /// # Errors
+    /// Where there is no room.
+    fn put(&self, bytes: Vec<u8>) -> Result<Digest>;
+}
+
+/// Time between two progress events.
+const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+
+/// Rows that evaluation and prediction take at a time.
+const ROWS: usize = 256;
+
+/// Runs a task on the current rayon pool. Events go to `observe`. When `stop` becomes true, training ends after the
+/// batch, with a checkpoint.
+///
+/// # Errors
+/// `JobFailed` where the loss is not a finite number; `InvalidRequest` where the task's parts don't go together;
+/// `Cancelled` for what was stopped and has no checkpoint; whatever `blobs` answers.
+pub fn execute(operation: &Operation, blobs: &dyn Blobs, stop: &AtomicBool, observe: &mut dyn FnMut(Event)) -> Result<Outcome> {
+    match operation {
+        Operation::Train(task) => train(task, blobs, stop, observe),
+        Operation::Evaluate(task) => evaluate(task, blobs),
+        Operation::Predict(task) => predict(task, blobs, stop),
+    }
+}
+
+fn read_data(blobs: &dyn Blobs, digest: &Digest) -> Result<Dataset> {
+    Dataset::decode(&blobs.get(digest)?)
+}
+
+fn train(task: &TrainTask, blobs: &dyn Blobs, stop: &AtomicBool, observe: &mut dyn FnMut(Event)) -> Result<Outcome> {
+    let start = Checkpoint::decode(&blobs.get(&task.checkpoint)?)?;
+    if start.position.step > 0 && start.position.numerics != numerics::class() {
+        observe(Event::Warning {
+            message: format!(
+                "going on from a checkpoint of another numerics class ({}; here {}): same curve, but not the same bytes",
+                start.position.numerics,
+                numerics::class()
+            ),
+        });
+    }
+    let data = read_data(blobs, &task.data)?;
+    let validation = task.validation.as_ref().map(|digest| read_data(blobs, digest)).transpose()?;
+    let mut trainer = Trainer::new(&task.model, &task.train, data, validation, &start)?;
+    drop(start);
+
+    let mut saved = Instant::now();
+    let mut progress = ProgressMeter::new(&trainer);
+    let checkpoint = |trainer: &Trainer, observe: &mut dyn FnMut(Event)| -> Result<task::Checkpoint> {
+        let state = trainer.checkpoint();
+        let checkpoint = task::Checkpoint {
+            digest: blobs.put(state.encode()?)?,
+            epoch: state.position.epoch,
+            step_in_epoch: state.position.step_in_epoch,
+        };
+        observe(Event::Checkpoint(checkpoint));
+        Ok(checkpoint)
+    };
+    let ended = loop {
+        if trainer.position().stopped {
+            break Ended::EarlyStopping;
+        }
+        if trainer.is_done() || trainer.position().epoch >= task.until_epoch {
+            break Ended::Complete;
+        }
+        if stop.load(Ordering::Relaxed) {
+            break Ended::Cancelled;
+        }
+        if let Some(epoch) = trainer.step()? {
+            observe(Event::Epoch(epoch));
+        } else if let Some(event) = progress.report(&trainer, &task.train) {
+            observe(Event::Progress(event));
+        }
+        if saved.elapsed() >= task.checkpoint_every {
+            checkpoint(&trainer, observe)?;
+            saved = Instant::now();
+        }
+    };
+    Ok(Outcome::Train { checkpoint: checkpoint(&trainer, observe)?, ended })
+}
+
+struct ProgressMeter {
+    last: Instant,
+    steps: u64,
+}
+
+impl ProgressMeter {
+    fn new(trainer: &Trainer) -> Self {
+        Self { last: Instant::now(), steps: trainer.position().step }
+    }
+
+    /// An event, if the last is long enough ago.
+    fn report(&mut self, trainer: &Trainer, train: &Train) -> Option<Progress> {
+        let elapsed = self.last.elapsed();
+        if elapsed < PROGRESS_EVERY {
+            return None;
+        }
+        let (position, steps) = (trainer.position(), trainer.steps_per_epoch());
+        let steps_per_second = (position.step - self.steps) as f64 / elapsed.as_secs_f64();
+        *self = Self { last: Instant::now(), steps: position.step };
+        let left = u64::from(train.epochs) * steps - position.step;
+        Some(Progress {
+            epoch: position.epoch + 1,
+            step: position.step_in_epoch,
+            steps,
+            loss: position.sums.loss / position.sums.rows.max(1) as f64,
+            samples_per_second: steps_per_second * train.batch_size as f64,
+            eta_seconds: left as f64 / steps_per_second,
+        })
+    }
+}
+
+/// The weights of a model file or a checkpoint.
+fn read_weights(blobs: &dyn Blobs, digest: &Digest) -> Result<Tensors> {
+    let all = tensors::decode(&blobs.get(digest)?)?;
+    if !all.keys().any(|name| name.starts_with("model.")) {
+        return Ok(all);
+    }
+    Ok(all.into_iter().filter_map(|(name, t)| Some((name.strip_prefix("model.")?.to_string(), t))).collect())
+}
+
+fn evaluate(task: &EvaluateTask, blobs: &dyn Blobs) -> Result<Outcome> {
+    let data = read_data(blobs, &task.data)?;
+    let mut network = Network::new(&task.model, &read_weights(blobs, &task.weights)?, ROWS.min(data.rows()))?;
+    check_data(&data, &task.model, &network, &task.loss)?;
+    let sums = network.evaluate(&data, &task.loss);
+    let answers = match &data.y {
+        Target::Values { values, .. } => values.len(),
+        _ => data.rows(),
+    };
+    Ok(Outcome::Evaluate(Metrics {
+        loss: sums.mean(),
+        accuracy: task.loss.has_accuracy().then(|| sums.correct as f64 / answers as f64),
+        rows: data.rows() as u64,
+    }))
+}
+
+fn predict(task: &PredictTask, blobs: &dyn Blobs, stop: &AtomicBool) -> Result<Outcome> {
+    let data = read_data(blobs, &task.data)?;
+    let mut network = Network::new(&task.model, &read_weights(blobs, &task.weights)?, ROWS.min(data.rows()))?;
+    if data.shape != task.model.input {
+        return Err(Error::invalid(format!("the data's rows are {:?}, but the model takes {:?}", data.shape, task.model.input)));
+    }
+    let rows: Vec<u32> = (0..data.rows() as u32).collect();
+    let mut outputs = Vec::with_capacity(data.rows() * network.outputs());
+    for part in rows.chunks(network.capacity()) {
+        if stop.load(Ordering::Relaxed) {
+            return Err(Error::new(ErrorKind::Cancelled, "the task was cancelled"));
+        }
+        network.load(&data, part);
+        outputs.extend_from_slice(network.forward(part.len(), None));
+    }
+    let shape = vec![data.rows(), network.outputs()];
+    let outputs = Tensors::from([("outputs".to_string(), Tensor { shape, data: outputs })]);
+    Ok(Outcome::Predict { outputs: blobs.put(tensors::encode_plain(&outputs)?)? })
+}

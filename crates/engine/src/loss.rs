@@ -1,0 +1,139 @@
+//! Losses with their gradients, and accuracy (`docs/protocol.md`, section 8).
+
+use outboard_core::job::Loss;
+
+use crate::simd::{exp, sigmoid, simd};
+
+/// Targets of a batch.
+#[derive(Clone, Copy, Debug)]
+pub enum Targets<'a> {
+    /// A class index for each row, already checked against the number of classes.
+    Classes(&'a [i64]),
+    /// As many numbers as the model has outputs, row after row.
+    Values(&'a [f32]),
+}
+
+/// Sums over rows, from which loss and accuracy follow.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LossSums {
+    /// Of loss × weight.
+    pub loss: f64,
+    /// Of weights: elements, rows, or class weights.
+    pub weight: f64,
+    /// Of right answers: rows, or elements for a binary loss.
+    pub correct: u64,
+}
+
+impl LossSums {
+    /// The mean loss.
+    #[must_use]
+    pub fn mean(&self) -> f64 {
+        self.loss / self.weight
+    }
+
+    /// Adds the sums of other rows.
+    pub fn add(&mut self, other: Self) {
+        self.loss += other.loss;
+        self.weight += other.weight;
+        self.correct += other.correct;
+    }
+}
+
+/// Sums over a batch of `outputs` per row. Where `gradient` is given it receives the gradient of the mean loss, one
+/// element for each output.
+#[must_use]
+pub fn evaluate(loss: &Loss, outputs: usize, y: &[f32], targets: Targets<'_>, gradient: Option<&mut [f32]>) -> LossSums {
+    simd(
+        #[inline(always)]
+        || match (loss, targets) {
+            (Loss::CrossEntropy { label_smoothing, class_weights }, Targets::Classes(classes)) => {
+                cross_entropy(*label_smoothing as f32, class_weights.as_deref(), outputs, y, classes, gradient)
+            }
+            (Loss::BceWithLogits { positive_weight }, Targets::Values(values)) => {
+                let p = *positive_weight as f32;
+                let mut sums = elementwise(y, values, gradient, |x, t| {
+                    // log(1 + exp(-|x|)) without overflow.
+                    let tail = exp(-x.abs()).ln_1p();
+                    let loss = (1.0 - t) * x + (1.0 + (p - 1.0) * t) * (tail + (-x).max(0.0));
+                    (loss, (1.0 - t) * sigmoid(x) - p * t * sigmoid(-x))
+                });
+                sums.correct = y.iter().zip(values).filter(|&(x, t)| (*x > 0.0) == (*t > 0.5)).count() as u64;
+                sums
+            }
+            (Loss::Mse, Targets::Values(values)) => elementwise(y, values, gradient, |x, t| ((x - t) * (x - t), 2.0 * (x - t))),
+            (Loss::L1, Targets::Values(values)) => {
+                elementwise(y, values, gradient, |x, t| ((x - t).abs(), if x == t { 0.0 } else { (x - t).signum() }))
+            }
+            (Loss::Huber { delta }, Targets::Values(values)) => {
+                let delta = *delta as f32;
+                elementwise(y, values, gradient, move |x, t| {
+                    let d = x - t;
+                    let near = d.abs() <= delta;
+                    (if near { 0.5 * d * d } else { delta * (d.abs() - 0.5 * delta) }, d.clamp(-delta, delta))
+                })
+            }
+            (loss, targets) => unreachable!("{loss:?} on {targets:?}: ruled out when the data set is checked"),
+        },
+    )
+}
+
+#[inline(always)]
+fn elementwise(y: &[f32], t: &[f32], gradient: Option<&mut [f32]>, f: impl Fn(f32, f32) -> (f32, f32)) -> LossSums {
+    let mut sums = LossSums { weight: y.len() as f64, ..LossSums::default() };
+    let share = 1.0 / y.len() as f32;
+    match gradient {
+        Some(gradient) => {
+            for ((&x, &t), g) in y.iter().zip(t).zip(gradient) {
+                let (loss, slope) = f(x, t);
+                sums.loss += f64::from(loss);
+                *g = slope * share;
+            }
+        }
+        None => y.iter().zip(t).for_each(|(&x, &t)| sums.loss += f64::from(f(x, t).0)),
+    }
+    sums
+}
+
+#[inline(always)]
+fn cross_entropy(
+    smoothing: f32,
+    weights: Option<&[f32]>,
+    outputs: usize,
+    y: &[f32],
+    classes: &[i64],
+    mut gradient: Option<&mut [f32]>,
+) -> LossSums {
+    let weight_of = |class: usize| weights.map_or(1.0, |w| w[class]);
+    let total: f64 = classes.iter().map(|&class| f64::from(weight_of(class as usize))).sum();
+    let mut sums = LossSums { weight: total, ..LossSums::default() };
+    let even = smoothing / outputs as f32;
+    for (i, (row, &class)) in y.chunks_exact(outputs).zip(classes).enumerate() {
+        let class = class as usize;
+        let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let best = row.iter().position(|&x| x == max);
+        sums.correct += u64::from(best == Some(class));
+        let sum: f32 = row.iter().map(|&x| exp(x - max)).sum();
+        let log_sum = sum.ln();
+        let log_p = |x: f32| x - max - log_sum;
+        let mut loss = (1.0 - smoothing) * weight_of(class) * -log_p(row[class]);
+        let mut pull = (1.0 - smoothing) * weight_of(class);
+        if smoothing > 0.0 {
+            for (c, &x) in row.iter().enumerate() {
+                loss += even * weight_of(c) * -log_p(x);
+                pull += even * weight_of(c);
+            }
+        }
+        sums.loss += f64::from(loss);
+        if let Some(gradient) = gradient.as_deref_mut() {
+            let row_gradient = &mut gradient[i * outputs..(i + 1) * outputs];
+            let share = (1.0 / total) as f32;
+            let scale = pull / sum;
+            for (c, (g, &x)) in row_gradient.iter_mut().zip(row).enumerate() {
+                let target = if smoothing > 0.0 { even * weight_of(c) } else { 0.0 };
+                *g = (exp(x - max) * scale - target) * share;
+            }
+            row_gradient[class] -= (1.0 - smoothing) * weight_of(class) * share;
+        }
+    }
+    sums
+}

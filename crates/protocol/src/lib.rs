@@ -1,0 +1,16 @@
+#![doc = include_str!("../README.md")]
+
+pub mod checkpoint;
+pub mod dataset;
+pub mod initial;
+pub mod model;
+pub mod random;
+pub mod tensors;
+
+pub use checkpoint::{Best, Checkpoint, Position, Sums};
+pub use dataset::{Dataset, Target};
+pub use model::{Feature, ModelFile, Schema, TargetColumn};
+pub use tensors::{Tensor, Tensors};
+
+/// The version of the training semantics and of the bytes that travel.
+pub const PROTOCOL_VERSION: u32 = 1;

@@ -1,0 +1,125 @@
+//! A store in a folder.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use outboard_core::{
+    BlobStore, Digest,
+    error::{Error, ErrorKind, IoContext, Result},
+};
+
+use crate::atomic;
+
+/// Blobs as files, `blobs/DIGEST`. Several processes may share one.
+#[derive(Clone, Debug)]
+pub struct FolderStore {
+    blobs: PathBuf,
+}
+
+impl FolderStore {
+    /// The store in `folder`, which is created if need be.
+    ///
+    /// # Errors
+    /// `InvalidRequest` where the folder can't be created.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let blobs = folder.join("blobs");
+        atomic::create_folder(&blobs)?;
+        Ok(Self { blobs })
+    }
+
+    fn path(&self, digest: &Digest) -> PathBuf {
+        self.blobs.join(digest.to_string())
+    }
+
+    /// The blob's bytes, verified, on this thread.
+    ///
+    /// # Errors
+    /// `NotFound`; `CorruptPayload` where the bytes don't match the digest.
+    pub fn read(&self, digest: &Digest) -> Result<Vec<u8>> {
+        let path = self.path(digest);
+        let bytes = fs::read(&path).doing("read the blob", &path)?;
+        if Digest::of(&bytes) != *digest {
+            return Err(Error::new(ErrorKind::CorruptPayload, "a blob does not match its digest: the file was damaged")
+                .at("file", path.display())
+                .hint("remove the file and start the job again"));
+        }
+        Ok(bytes)
+    }
+
+    /// Stores `bytes` durably, whole or not at all, on this thread.
+    ///
+    /// # Errors
+    /// `InvalidRequest` where there is no room.
+    pub fn write(&self, bytes: &[u8]) -> Result<Digest> {
+        let digest = Digest::of(bytes);
+        let path = self.path(&digest);
+        // A file of another length was damaged; writing it again mends it.
+        if !fs::metadata(&path).is_ok_and(|found| found.len() == bytes.len() as u64) {
+            atomic::write(&path, bytes)?;
+        }
+        Ok(digest)
+    }
+
+    /// Removes a blob, if it is there.
+    ///
+    /// # Errors
+    /// `InvalidRequest` where it can't be removed.
+    pub fn remove(&self, digest: &Digest) -> Result<()> {
+        let path = self.path(digest);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            done => done.doing("remove the blob", &path),
+        }
+    }
+
+    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Self) -> Result<T> + Send + 'static) -> Result<T> {
+        let store = self.clone();
+        tokio::task::spawn_blocking(move || work(&store))
+            .await
+            .map_err(|e| Error::new(ErrorKind::Unexpected, "the store's thread ended early").because(e))?
+    }
+}
+
+#[async_trait]
+impl BlobStore for FolderStore {
+    async fn has(&self, digest: &Digest) -> Result<bool> {
+        let path = self.path(digest);
+        self.blocking(move |_| path.try_exists().doing("look for the blob", &path)).await
+    }
+
+    async fn get(&self, digest: &Digest) -> Result<Bytes> {
+        let digest = *digest;
+        self.blocking(move |store| store.read(&digest)).await.map(Bytes::from)
+    }
+
+    async fn put(&self, bytes: Bytes) -> Result<Digest> {
+        self.blocking(move |store| store.write(&bytes)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn gives_back_what_it_was_given_and_notices_damage() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FolderStore::open(folder.path()).unwrap();
+        let digest = store.put(Bytes::from_static(b"weights")).await.unwrap();
+        assert_eq!(store.put(Bytes::from_static(b"weights")).await.unwrap(), digest);
+        assert!(store.has(&digest).await.unwrap());
+        assert_eq!(store.get(&digest).await.unwrap(), "weights");
+
+        fs::write(store.path(&digest), b"weighty").unwrap();
+        assert_eq!(store.get(&digest).await.unwrap_err().kind(), ErrorKind::CorruptPayload);
+
+        store.remove(&digest).unwrap();
+        store.remove(&digest).unwrap();
+        assert!(!store.has(&digest).await.unwrap());
+        assert_eq!(store.get(&digest).await.unwrap_err().kind(), ErrorKind::NotFound);
+    }
+}
