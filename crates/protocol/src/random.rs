@@ -35,7 +35,9 @@ impl Stream {
         Self::raw(seed, ((domain as u64) << 32) | u64::from(n))
     }
 
-    fn raw(seed: u64, stream: u64) -> Self {
+    /// The stream of this number, `(domain << 32) | n`, under `seed`.
+    #[must_use]
+    pub fn raw(seed: u64, stream: u64) -> Self {
         Self(fmix(seed.wrapping_add(G.wrapping_mul(stream.wrapping_add(1)))))
     }
 

@@ -1,0 +1,1 @@
+"""What the vectors hold, and how they are written and compared."""

@@ -1,0 +1,171 @@
+"""gradients/: float64 gradients of one batch, and how far float32 PyTorch is from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cases.files import write_case
+from reference.model import Spec, build, loss_function, set_step
+
+SEED, STEP = 7, 3
+CROSS_ENTROPY: Spec = {"type": "cross_entropy"}
+WEIGHTS = [0.5, 1.0, 2.0, 1.5]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model, a loss and the shape of a batch; `reach` asks for logits of that size."""
+
+    name: str
+    shape: tuple[int, ...]
+    layers: list[Spec]
+    loss: Spec
+    reach: float | None = None
+
+
+def linear(out: int, **options: Any) -> Spec:
+    return {"type": "linear", "out": out, **options}
+
+
+def between(*middle: Spec) -> list[Spec]:
+    """Layers between two linear ones."""
+    return [linear(8), *middle, linear(4)]
+
+
+def activation(name: str, kind: str, **options: Any) -> Case:
+    return Case(name, (16, 12), between({"type": kind, **options}), CROSS_ENTROPY)
+
+
+def loss(name: str, kind: str, reach: float | None = None, **options: Any) -> Case:
+    # Inputs scale the outputs only where the activation does not saturate.
+    middle = {"type": "tanh" if reach is None else "relu"}
+    return Case(name, (24, 10), between(middle), {"type": kind, **options}, reach)
+
+
+def dropout(name: str, *layers: Spec) -> Case:
+    return Case(name, (32, 12), list(layers), CROSS_ENTROPY)
+
+
+RELU: Spec = {"type": "relu"}
+TANH: Spec = {"type": "tanh"}
+FLATTEN: Spec = {"type": "flatten"}
+HALF: Spec = {"type": "dropout", "p": 0.5}
+TENTH: Spec = {"type": "dropout", "p": 0.1}
+
+CASES = [
+    activation("relu", "relu"),
+    activation("gelu", "gelu"),
+    activation("gelu_tanh", "gelu", approximate="tanh"),
+    activation("silu", "silu"),
+    activation("tanh", "tanh"),
+    activation("sigmoid", "sigmoid"),
+    activation("softmax", "softmax"),
+    dropout("dropout_half", linear(20), RELU, HALF, linear(4)),
+    dropout("dropout_tenth", TENTH, linear(20), TANH, TENTH, linear(4)),
+    Case("flatten", (9, 2, 3, 4), [FLATTEN, linear(6), TANH, linear(3)], CROSS_ENTROPY),
+    Case("last_dimension", (9, 3, 6), [linear(5), TANH, FLATTEN, linear(4)], CROSS_ENTROPY),
+    Case("no_bias", (16, 12), [linear(8, bias=False), TANH, linear(4)], CROSS_ENTROPY),
+    loss("cross_entropy", "cross_entropy"),
+    loss("cross_entropy_smoothing", "cross_entropy", label_smoothing=0.1),
+    loss("cross_entropy_weights", "cross_entropy", class_weights=WEIGHTS),
+    loss(
+        "cross_entropy_smoothing_weights",
+        "cross_entropy",
+        label_smoothing=0.1,
+        class_weights=WEIGHTS,
+    ),
+    loss("cross_entropy_extreme", "cross_entropy", reach=80.0),
+    loss("mse", "mse"),
+    loss("l1", "l1"),
+    loss("huber", "huber"),
+    loss("huber_half", "huber", delta=0.5),
+    loss("bce", "bce_with_logits"),
+    loss("bce_positive_weight", "bce_with_logits", positive_weight=2.0),
+    loss("bce_extreme", "bce_with_logits", reach=80.0),
+    Case("one_row", (1, 12), between(RELU), CROSS_ENTROPY),
+    Case("37_rows", (37, 12), between(RELU), CROSS_ENTROPY),
+    Case("wide", (64, 96), [linear(130), RELU, linear(70), RELU, linear(11)], CROSS_ENTROPY),
+]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One forward and backward pass."""
+
+    output: Tensor
+    loss: float
+    gradients: dict[str, Tensor]
+
+
+def run(case: Case, x: Tensor, y: Tensor, dtype: torch.dtype) -> Pass:
+    """Differentiates the case in a precision, on the same 32-bit values."""
+    model = build(case.layers, case.shape[1:], SEED).to(dtype).train()
+    set_step(model, STEP)
+    x = x.to(dtype).requires_grad_()
+    output = model(x)
+    value = loss_function(case.loss, dtype)(output, y.to(dtype) if y.is_floating_point() else y)
+    value.backward()
+    named = dict(model.named_parameters(), x=x)
+    gradients = {name: tensor.grad for name, tensor in named.items() if tensor.grad is not None}
+    return Pass(output.detach(), value.item(), gradients)
+
+
+def relative_error(found: Tensor, exact: Tensor) -> float:
+    norm = float(exact.norm())
+    difference = float((found.double() - exact).norm())
+    return difference / norm if norm > 0 else difference
+
+
+def batch(case: Case, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Inputs and targets."""
+    x = torch.from_numpy(random.standard_normal(case.shape).astype(np.float32))
+    model = build(case.layers, case.shape[1:], SEED).double()
+    with torch.no_grad():
+        if case.reach is not None:
+            # A whole factor: a last bit of the model's output does not change the inputs.
+            factor = 1
+            for _ in range(8):
+                reached = model((factor * x).double()).abs().max().item()
+                factor = round(factor * case.reach / reached)
+            x *= factor
+        shape = tuple(model(x.double()).shape)
+    match case.loss["type"]:
+        case "cross_entropy":
+            return x, torch.from_numpy(random.integers(shape[1], size=shape[0]))
+        case "bce_with_logits":
+            return x, torch.from_numpy(random.integers(2, size=shape).astype(np.float32))
+        case _:
+            return x, torch.from_numpy(random.standard_normal(shape).astype(np.float32))
+
+
+def generate(out: Path) -> None:
+    """Writes every gradient case."""
+    for number, case in enumerate(CASES):
+        x, y = batch(case, np.random.default_rng([SEED, number]))
+        exact, single = run(case, x, y, torch.float64), run(case, x, y, torch.float32)
+        parameters = build(case.layers, case.shape[1:], SEED).state_dict()
+        description = {
+            "layers": case.layers,
+            "loss": case.loss,
+            "seed": str(SEED),
+            "step": STEP,
+            "loss64": exact.loss,
+            "error32": {
+                name: relative_error(single.gradients[name], gradient)
+                for name, gradient in exact.gradients.items()
+            },
+        }
+        tensors = {"x": x, "y": y, "out64": exact.output}
+        tensors |= {f"param.{name}": tensor for name, tensor in parameters.items()}
+        tensors |= {f"grad64.{name}": tensor for name, tensor in exact.gradients.items()}
+        write_case(
+            out / "gradients" / f"{case.name}.safetensors",
+            description,
+            {name: tensor.detach().numpy() for name, tensor in tensors.items()},
+        )

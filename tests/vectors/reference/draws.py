@@ -1,0 +1,86 @@
+"""Sections 1, 2, 4, 5 and 7: everything that is drawn from a seed and counters."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+Words = npt.NDArray[np.uint64]
+
+MASK = 2**64 - 1
+G = 0x9E3779B97F4A7C15
+
+ORDER, INIT, SPLIT, DROPOUT = range(4)
+
+
+def stream(domain: int, n: int) -> int:
+    """The stream of a domain and its number."""
+    return domain << 32 | n
+
+
+def fmix(z: Words) -> Words:
+    """SplitMix64's output function."""
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def mix(seed: int, stream: int, i: npt.ArrayLike) -> Words:
+    """64 bits for each counter in `i`, always as an array."""
+    # NumPy warns where scalars wrap, not where arrays do.
+    key = fmix(np.array([(seed + G * (stream + 1)) & MASK], dtype=np.uint64))
+    counters = np.atleast_1d(np.asarray(i, dtype=np.uint64))
+    return fmix(key + np.uint64(G) * (counters + np.uint64(1)))
+
+
+def uniform(seed: int, stream: int, i: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """64-bit floats in [0, 1)."""
+    return (mix(seed, stream, i) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def half_away(x: float) -> int:
+    """Rounds a value that is not negative to the nearest integer, halves up."""
+    whole = math.floor(x)
+    return whole + (x - whole >= 0.5)
+
+
+def shuffled(seed: int, stream: int, rows: int) -> npt.NDArray[np.int64]:
+    """The rows, stably sorted by their draws."""
+    keys = (mix(seed, stream, np.arange(rows)) >> np.uint64(1)).astype(np.int64)
+    return np.argsort(keys, kind="stable")
+
+
+def batch_order(seed: int, epoch: int, rows: int) -> npt.NDArray[np.int64]:
+    """The training rows in the order of an epoch."""
+    return shuffled(seed, stream(ORDER, epoch), rows)
+
+
+def validation_rows(seed: int, rows: int, fraction: float) -> npt.NDArray[np.int64]:
+    """The rows that validate, in the order of the file."""
+    count = min(max(half_away(fraction * rows), 1), rows - 1)
+    return np.sort(shuffled(seed, stream(SPLIT, 0), rows)[:count])
+
+
+def initial_values(
+    seed: int, parameter: int, shape: tuple[int, ...], fan_in: int
+) -> npt.NDArray[np.float32]:
+    """A linear layer's weight or bias."""
+    u = uniform(seed, stream(INIT, parameter), np.arange(math.prod(shape)))
+    bound = 1.0 / math.sqrt(fan_in)
+    return ((2.0 * u - 1.0) * bound).astype(np.float32).reshape(shape)
+
+
+def dropout_kept(
+    seed: int, layer: int, step: int, p: float, elements: int
+) -> npt.NDArray[np.bool_]:
+    """Which elements survive dropout."""
+    key = int(mix(seed, stream(DROPOUT, layer), step)[0])
+    k0, k1 = np.uint32(key & 0xFFFFFFFF), np.uint32(key >> 32)
+    x = np.arange(elements, dtype=np.uint32) * np.uint32(0x9E3779B9) + k0
+    x = (x ^ (x >> np.uint32(16))) * np.uint32(0x7FEB352D) + k1
+    x = (x ^ (x >> np.uint32(15))) * np.uint32(0x846CA68B)
+    x ^= x >> np.uint32(16)
+    kept: npt.NDArray[np.bool_] = x >= np.uint32(min(half_away(p * 2.0**32), 2**32 - 1))
+    return kept
