@@ -303,7 +303,8 @@ mod tests {
 
     #[test]
     fn a_job_that_is_wrong_is_not_tried_on_other_providers() {
-        for kind in [ErrorKind::JobFailed, ErrorKind::InvalidRequest, ErrorKind::BudgetExceeded, ErrorKind::Unexpected] {
+        for kind in [ErrorKind::JobFailed, ErrorKind::InvalidRequest, ErrorKind::BudgetExceeded, ErrorKind::Unexpected]
+        {
             assert_eq!(kind.retry(), Retry::Never, "{kind:?}");
         }
     }

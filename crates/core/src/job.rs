@@ -347,9 +347,9 @@ impl Train {
     /// Whether the parameter of this name stays as it is.
     #[must_use]
     pub fn is_frozen(&self, parameter: &str) -> bool {
-        self.freeze
-            .iter()
-            .any(|name| parameter.strip_prefix(name.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
+        self.freeze.iter().any(|name| {
+            parameter.strip_prefix(name.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        })
     }
 }
 
@@ -465,7 +465,11 @@ impl Train {
                 not_negative("train.optimizer.dampening", *dampening)?;
                 not_negative("train.optimizer.weight_decay", *weight_decay)?;
                 if *nesterov && (*momentum == 0.0 || *dampening != 0.0) {
-                    return Err(wrong("train.optimizer.nesterov", true, "false, or have momentum above 0 and no dampening"));
+                    return Err(wrong(
+                        "train.optimizer.nesterov",
+                        true,
+                        "false, or have momentum above 0 and no dampening",
+                    ));
                 }
             }
             Optimizer::Adam { lr, betas, eps, weight_decay } | Optimizer::AdamW { lr, betas, eps, weight_decay } => {
@@ -520,12 +524,15 @@ impl Train {
     /// `InvalidRequest`, with the names that exist.
     pub fn check_freeze(&self, plan: &[Planned]) -> Result<()> {
         let names: Vec<&str> = plan.iter().flat_map(|l| &l.parameters).map(|p| p.name.as_str()).collect();
-        let layers: BTreeSet<&str> = names.iter().filter_map(|name| name.rsplit_once('.')).map(|(layer, _)| layer).collect();
+        let layers: BTreeSet<&str> =
+            names.iter().filter_map(|name| name.rsplit_once('.')).map(|(layer, _)| layer).collect();
         for frozen in &self.freeze {
             if !names.contains(&frozen.as_str()) && !layers.contains(frozen.as_str()) {
-                return Err(Error::invalid(format!("`{frozen}` in `train.freeze` names no layer or parameter of the model"))
-                    .at("key", "train.freeze")
-                    .hint(format!("use a layer ({}) or a parameter ({})", quoted(layers), quoted(names))));
+                return Err(Error::invalid(format!(
+                    "`{frozen}` in `train.freeze` names no layer or parameter of the model"
+                ))
+                .at("key", "train.freeze")
+                .hint(format!("use a layer ({}) or a parameter ({})", quoted(layers), quoted(names))));
             }
         }
         if names.is_empty() {

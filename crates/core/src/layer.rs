@@ -149,7 +149,8 @@ impl Layer {
     /// Shapes and parameters of this layer at `index`, for samples of shape `input`.
     fn plan(&self, index: usize, input: &[usize]) -> Result<Planned> {
         let wrong = |what: String| {
-            Error::invalid(format!("layer {index} ({}): {what}", self.kind())).at("key", format!("model.layers[{index}]"))
+            Error::invalid(format!("layer {index} ({}): {what}", self.kind()))
+                .at("key", format!("model.layers[{index}]"))
         };
         let mut parameters = Vec::new();
         let output = match self {
@@ -234,7 +235,10 @@ mod tests {
             message(&[Layer::Dropout { p: 1.0 }]),
             "layer 0 (dropout): `p` is 1, but the share of zeroes must be at least 0 and below 1"
         );
-        assert_eq!(message(&[linear(usize::MAX)]), format!("layer 0 (linear): a weight of [{}, 4] is too large", usize::MAX));
+        assert_eq!(
+            message(&[linear(usize::MAX)]),
+            format!("layer 0 (linear): a weight of [{}, 4] is too large", usize::MAX)
+        );
         assert_eq!(message(&[]), "the model has no layer");
     }
 

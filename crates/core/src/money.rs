@@ -5,7 +5,7 @@ use std::{fmt, iter::Sum, str::FromStr};
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 /// An amount in billionths of a US dollar. Never negative; conversions round up, so a sum is never too small.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct NanoUsd(pub u64);
 

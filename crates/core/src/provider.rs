@@ -225,6 +225,9 @@ mod tests {
         assert_eq!(price.cost(Duration::from_millis(1001)), NanoUsd(200 + 620_000));
         let one = PriceModel { per_hour: NanoUsd(1), ..PriceModel::free("test") };
         assert_eq!(one.cost(Duration::from_nanos(1)), NanoUsd(1));
-        assert_eq!(one.cost(Duration::MAX), NanoUsd(u64::try_from(Duration::MAX.as_nanos().div_ceil(3_600_000_000_000)).unwrap_or(u64::MAX)));
+        assert_eq!(
+            one.cost(Duration::MAX),
+            NanoUsd(u64::try_from(Duration::MAX.as_nanos().div_ceil(3_600_000_000_000)).unwrap_or(u64::MAX))
+        );
     }
 }

@@ -40,7 +40,7 @@ pub struct Task {
 #[serde(tag = "operation", rename_all = "snake_case")]
 pub enum Operation {
     /// Go on from one checkpoint to the next.
-    Train(TrainTask),
+    Train(Box<TrainTask>),
     /// Loss and accuracy of a model on data.
     Evaluate(EvaluateTask),
     /// Outputs of a model on data.

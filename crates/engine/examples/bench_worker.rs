@@ -8,7 +8,10 @@ use std::{
 
 use outboard_core::{Layer, job::Train, layer, task::Architecture};
 use outboard_engine::Trainer;
-use outboard_protocol::{Checkpoint, Dataset, Position, Target, initial, random::{Domain, Stream}};
+use outboard_protocol::{
+    Checkpoint, Dataset, Position, Target, initial,
+    random::{Domain, Stream},
+};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde::Deserialize;
 use serde_json::json;
@@ -119,7 +122,8 @@ fn pool(threads: usize) -> Result<ThreadPool> {
 fn main() -> Result<()> {
     if std::env::args().any(|arg| arg == "--first-step") {
         let request: Request = serde_json::from_value(json!({"model": "mlp"}))?;
-        pool(request.threads)?.install(|| steps(&mut trainer(&request).map_err(|e| e.to_string())?, 1).map_err(|e| e.to_string()))?;
+        pool(request.threads)?
+            .install(|| steps(&mut trainer(&request).map_err(|e| e.to_string())?, 1).map_err(|e| e.to_string()))?;
         println!("{}", json!({"done": true, "peak_rss_bytes": peak_rss()}));
         return Ok(());
     }

@@ -46,7 +46,12 @@ const ROWS: usize = 256;
 /// # Errors
 /// `JobFailed` where the loss is not a finite number; `InvalidRequest` where the task's parts don't go together;
 /// `Cancelled` for what was stopped and has no checkpoint; whatever `blobs` answers.
-pub fn execute(operation: &Operation, blobs: &dyn Blobs, stop: &AtomicBool, observe: &mut dyn FnMut(Event)) -> Result<Outcome> {
+pub fn execute(
+    operation: &Operation,
+    blobs: &dyn Blobs,
+    stop: &AtomicBool,
+    observe: &mut dyn FnMut(Event),
+) -> Result<Outcome> {
     match operation {
         Operation::Train(task) => train(task, blobs, stop, observe),
         Operation::Evaluate(task) => evaluate(task, blobs),
@@ -169,7 +174,10 @@ fn predict(task: &PredictTask, blobs: &dyn Blobs, stop: &AtomicBool) -> Result<O
     let data = read_data(blobs, &task.data)?;
     let mut network = Network::new(&task.model, &read_weights(blobs, &task.weights)?, ROWS.min(data.rows()))?;
     if data.shape != task.model.input {
-        return Err(Error::invalid(format!("the data's rows are {:?}, but the model takes {:?}", data.shape, task.model.input)));
+        return Err(Error::invalid(format!(
+            "the data's rows are {:?}, but the model takes {:?}",
+            data.shape, task.model.input
+        )));
     }
     let rows: Vec<u32> = (0..data.rows() as u32).collect();
     let mut outputs = Vec::with_capacity(data.rows() * network.outputs());

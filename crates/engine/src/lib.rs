@@ -15,5 +15,4 @@ pub use execute::{Blobs, execute};
 pub use trainer::Trainer;
 
 /// Layers that the engine knows, by `type`.
-pub const LAYERS: [&str; 9] =
-    ["linear", "relu", "gelu", "silu", "tanh", "sigmoid", "softmax", "flatten", "dropout"];
+pub const LAYERS: [&str; 9] = ["linear", "relu", "gelu", "silu", "tanh", "sigmoid", "softmax", "flatten", "dropout"];

@@ -42,7 +42,13 @@ impl LossSums {
 /// Sums over a batch of `outputs` per row. Where `gradient` is given it receives the gradient of the mean loss, one
 /// element for each output.
 #[must_use]
-pub fn evaluate(loss: &Loss, outputs: usize, y: &[f32], targets: Targets<'_>, gradient: Option<&mut [f32]>) -> LossSums {
+pub fn evaluate(
+    loss: &Loss,
+    outputs: usize,
+    y: &[f32],
+    targets: Targets<'_>,
+    gradient: Option<&mut [f32]>,
+) -> LossSums {
     simd(
         #[inline(always)]
         || match (loss, targets) {
@@ -60,7 +66,9 @@ pub fn evaluate(loss: &Loss, outputs: usize, y: &[f32], targets: Targets<'_>, gr
                 sums.correct = y.iter().zip(values).filter(|&(x, t)| (*x > 0.0) == (*t > 0.5)).count() as u64;
                 sums
             }
-            (Loss::Mse, Targets::Values(values)) => elementwise(y, values, gradient, |x, t| ((x - t) * (x - t), 2.0 * (x - t))),
+            (Loss::Mse, Targets::Values(values)) => {
+                elementwise(y, values, gradient, |x, t| ((x - t) * (x - t), 2.0 * (x - t)))
+            }
             (Loss::L1, Targets::Values(values)) => {
                 elementwise(y, values, gradient, |x, t| ((x - t).abs(), if x == t { 0.0 } else { (x - t).signum() }))
             }

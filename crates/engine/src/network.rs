@@ -47,7 +47,9 @@ impl Parameters {
                 .ok_or_else(|| missing(format!("the weights lack the tensor `{}`", parameter.name)))?;
             if tensor.shape != parameter.shape {
                 let (name, found, right) = (&parameter.name, &tensor.shape, &parameter.shape);
-                return Err(missing(format!("tensor `{name}` of the weights is {found:?}, but the model needs {right:?}")));
+                return Err(missing(format!(
+                    "tensor `{name}` of the weights is {found:?}, but the model needs {right:?}"
+                )));
             }
             let start = values.len();
             values.extend_from_slice(&tensor.data);
@@ -119,7 +121,8 @@ impl Parameters {
 
     /// Clips all gradients and applies the update to all trained parameters.
     fn update_clipped(&mut self, update: Update, clip_norm: Option<f64>, clip_value: Option<f64>) {
-        let trained: Vec<_> = self.layout.iter().zip(&self.trained).filter(|(_, t)| **t).map(|((_, r), _)| r.clone()).collect();
+        let trained: Vec<_> =
+            self.layout.iter().zip(&self.trained).filter(|(_, t)| **t).map(|((_, r), _)| r.clone()).collect();
         if let Some(limit) = clip_value {
             let limit = limit as f32;
             for range in &trained {
@@ -127,7 +130,8 @@ impl Parameters {
             }
         }
         if let Some(limit) = clip_norm {
-            let squares = |range: &Range<usize>| self.gradients[range.clone()].iter().map(|&g| f64::from(g).powi(2)).sum::<f64>();
+            let squares =
+                |range: &Range<usize>| self.gradients[range.clone()].iter().map(|&g| f64::from(g).powi(2)).sum::<f64>();
             let factor = clip_factor(limit, trained.iter().map(squares).sum::<f64>().sqrt());
             for range in &trained {
                 self.gradients[range.clone()].iter_mut().for_each(|g| *g *= factor);
@@ -141,7 +145,9 @@ impl Parameters {
 
     fn tensors<'a>(&'a self, data: &'a [f32], trained_only: bool) -> impl Iterator<Item = (&'a str, Tensor)> {
         let kept = self.layout.iter().zip(&self.trained).filter(move |(_, trained)| **trained || !trained_only);
-        kept.map(|((p, range), _)| (p.name.as_str(), Tensor { shape: p.shape.clone(), data: data[range.clone()].to_vec() }))
+        kept.map(|((p, range), _)| {
+            (p.name.as_str(), Tensor { shape: p.shape.clone(), data: data[range.clone()].to_vec() })
+        })
     }
 }
 
@@ -202,8 +208,11 @@ impl Network {
         let widths = || std::iter::once(input).chain(ops.iter().map(|op| op.width()));
         let bytes = widths().try_fold(0usize, |sum, width| sum.checked_add(width.checked_mul(capacity)?));
         if bytes.is_none_or(|n| n > isize::MAX as usize / 8) {
-            return Err(Error::new(ErrorKind::OutOfMemory, format!("a batch of {capacity} rows does not fit in memory"))
-                .hint("use a smaller batch_size"));
+            return Err(Error::new(
+                ErrorKind::OutOfMemory,
+                format!("a batch of {capacity} rows does not fit in memory"),
+            )
+            .hint("use a smaller batch_size"));
         }
         let activations = widths().map(|width| vec![0.0; width * capacity]).collect();
         Ok(Self { parameters, ops, activations, slopes: [Vec::new(), Vec::new()], capacity, input, output })
@@ -305,10 +314,16 @@ impl Network {
             let y = self.forward(part.len(), None);
             let from = part[0] as usize;
             sums.add(match &data.y {
-                Target::Classes(classes) => loss::evaluate(loss, outputs, y, Targets::Classes(&classes[from..][..part.len()]), None),
-                Target::Values { outputs, values } => {
-                    loss::evaluate(loss, *outputs, y, Targets::Values(&values[from * outputs..][..part.len() * outputs]), None)
+                Target::Classes(classes) => {
+                    loss::evaluate(loss, outputs, y, Targets::Classes(&classes[from..][..part.len()]), None)
                 }
+                Target::Values { outputs, values } => loss::evaluate(
+                    loss,
+                    *outputs,
+                    y,
+                    Targets::Values(&values[from * outputs..][..part.len() * outputs]),
+                    None,
+                ),
                 Target::None => LossSums::default(),
             });
         }
@@ -328,14 +343,19 @@ impl Network {
     /// The optimizer's state of the trained parameters, by state-dict name and PyTorch's name of the state.
     pub fn optimizer_state(&self, train: &Train) -> impl Iterator<Item = (&str, &'static str, Tensor)> {
         let states = self.parameters.state.iter().zip(state_names(&train.optimizer));
-        states.flat_map(|(data, key)| self.parameters.tensors(data, true).map(move |(name, tensor)| (name, *key, tensor)))
+        states
+            .flat_map(|(data, key)| self.parameters.tensors(data, true).map(move |(name, tensor)| (name, *key, tensor)))
     }
 
     /// Sets the optimizer's state from the tensors of a checkpoint, named `NAME.KEY`.
     ///
     /// # Errors
     /// `CorruptPayload` where one is missing or has another shape.
-    pub fn set_optimizer_state<'a>(&mut self, train: &Train, tensors: impl Iterator<Item = (&'a str, &'a Tensor)>) -> Result<()> {
+    pub fn set_optimizer_state<'a>(
+        &mut self,
+        train: &Train,
+        tensors: impl Iterator<Item = (&'a str, &'a Tensor)>,
+    ) -> Result<()> {
         let tensors: std::collections::HashMap<_, _> = tensors.collect();
         let Parameters { layout, trained, state, .. } = &mut self.parameters;
         for (data, key) in state.iter_mut().zip(state_names(&train.optimizer)) {
@@ -343,7 +363,10 @@ impl Network {
                 let name = format!("{}.{key}", parameter.name);
                 let found = tensors.get(name.as_str()).filter(|tensor| tensor.shape == parameter.shape);
                 let tensor = found.ok_or_else(|| {
-                    Error::new(ErrorKind::CorruptPayload, format!("the checkpoint lacks optimizer state `{name}` of shape {:?}", parameter.shape))
+                    Error::new(
+                        ErrorKind::CorruptPayload,
+                        format!("the checkpoint lacks optimizer state `{name}` of shape {:?}", parameter.shape),
+                    )
                 })?;
                 data[range.clone()].copy_from_slice(&tensor.data);
             }

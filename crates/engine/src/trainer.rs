@@ -46,15 +46,23 @@ impl Trainer {
     /// # Errors
     /// `InvalidRequest` where model, data and loss don't go together, `CorruptPayload` where the checkpoint doesn't
     /// belong to them.
-    pub fn new(model: &Architecture, train: &Train, data: Dataset, validation: Option<Dataset>, checkpoint: &Checkpoint) -> Result<Self> {
+    pub fn new(
+        model: &Architecture,
+        train: &Train,
+        data: Dataset,
+        validation: Option<Dataset>,
+        checkpoint: &Checkpoint,
+    ) -> Result<Self> {
         train.check()?;
         train.check_freeze(&layer::plan(&model.layers, &model.input)?)?;
         let steps = train.steps_per_epoch(data.rows());
         if steps == 0 {
             let (rows, batch) = (data.rows(), train.batch_size);
-            return Err(Error::invalid(format!("no batch is complete: {rows} training rows, batch_size {batch}, drop_last"))
-                .at("key", "train.batch_size")
-                .hint(format!("set batch_size to at most {rows}, or drop_last to false")));
+            return Err(Error::invalid(format!(
+                "no batch is complete: {rows} training rows, batch_size {batch}, drop_last"
+            ))
+            .at("key", "train.batch_size")
+            .hint(format!("set batch_size to at most {rows}, or drop_last to false")));
         }
         let weights: Tensors = checkpoint.section("model").map(|(name, t)| (name.to_string(), t.clone())).collect();
         let batch = train.batch_size.min(data.rows());
@@ -130,7 +138,8 @@ impl Trainer {
             }
             Target::Values { outputs, values } => {
                 self.values.clear();
-                rows.iter().for_each(|&row| self.values.extend_from_slice(&values[row as usize * outputs..][..*outputs]));
+                rows.iter()
+                    .for_each(|&row| self.values.extend_from_slice(&values[row as usize * outputs..][..*outputs]));
                 Targets::Values(&self.values)
             }
             Target::None => return Err(Error::invalid("the training data has no target")),
@@ -143,7 +152,8 @@ impl Trainer {
             clip_norm: self.train.clip_norm,
             clip_value: self.train.clip_value,
         };
-        let sums = self.network.step(rows.len(), &self.train.loss, targets, &plan).map_err(|error| self.not_finite(error))?;
+        let sums =
+            self.network.step(rows.len(), &self.train.loss, targets, &plan).map_err(|error| self.not_finite(error))?;
         let position = &mut self.position;
         position.sums.loss += sums.mean() * rows.len() as f64;
         position.sums.correct += sums.correct;
@@ -167,7 +177,8 @@ impl Trainer {
     fn finish_epoch(&mut self, learning_rate: f64) -> Result<Epoch> {
         let has_accuracy = self.train.loss.has_accuracy();
         let Sums { loss, correct, rows } = self.position.sums;
-        let validation = self.validation.as_ref().map(|data| (self.network.evaluate(data, &self.train.loss), data.rows()));
+        let validation =
+            self.validation.as_ref().map(|data| (self.network.evaluate(data, &self.train.loss), data.rows()));
         if let Some((sums, _)) = &validation
             && !sums.mean().is_finite()
         {
@@ -234,7 +245,10 @@ impl Trainer {
 /// Checks that data fit the model and the loss.
 pub(crate) fn check_data(data: &Dataset, model: &Architecture, network: &Network, loss: &Loss) -> Result<()> {
     if data.shape != model.input {
-        return Err(Error::invalid(format!("the data's rows are {:?}, but the model takes {:?}", data.shape, model.input)));
+        return Err(Error::invalid(format!(
+            "the data's rows are {:?}, but the model takes {:?}",
+            data.shape, model.input
+        )));
     }
     let outputs = network.outputs();
     match &data.y {
@@ -256,7 +270,9 @@ pub(crate) fn check_data(data: &Dataset, model: &Architecture, network: &Network
         }
         Target::Values { outputs: found, .. } if !loss.is_classification() => match *found == outputs {
             true => Ok(()),
-            false => Err(Error::invalid(format!("the data has {found} targets for each row, but the model {outputs} outputs"))),
+            false => Err(Error::invalid(format!(
+                "the data has {found} targets for each row, but the model {outputs} outputs"
+            ))),
         },
         _ => Err(Error::invalid("the data's target does not suit the loss")),
     }

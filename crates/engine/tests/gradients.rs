@@ -3,8 +3,16 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use outboard_core::{Layer, job::{Loss, Train}, layer, task::Architecture};
-use outboard_engine::{loss::Targets, network::{Network, StepPlan}};
+use outboard_core::{
+    Layer,
+    job::{Loss, Train},
+    layer,
+    task::Architecture,
+};
+use outboard_engine::{
+    loss::Targets,
+    network::{Network, StepPlan},
+};
 use outboard_protocol::{Dataset, Target, Tensor, Tensors, initial};
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
@@ -44,8 +52,10 @@ struct Batch {
 
 impl Batch {
     fn network(&self, loss: &Loss) -> Network {
-        let train: Train =
-            serde_json::from_value(serde_json::json!({"loss": loss, "optimizer": {"type": "sgd", "lr": 0.1}, "epochs": 1})).unwrap();
+        let train: Train = serde_json::from_value(
+            serde_json::json!({"loss": loss, "optimizer": {"type": "sgd", "lr": 0.1}, "epochs": 1}),
+        )
+        .unwrap();
         let mut network = Network::new(&self.model, &self.weights, self.data.rows()).unwrap();
         network.prepare_training(&train);
         network.load(&self.data, &(0..self.data.rows() as u32).collect::<Vec<_>>());
@@ -77,7 +87,9 @@ fn agree_with_pytorch() {
         let y = file.tensor("y").unwrap();
         let rows = x.shape()[0];
         let y = match y.dtype() {
-            Dtype::I64 => Target::Classes(y.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap())).collect()),
+            Dtype::I64 => {
+                Target::Classes(y.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap())).collect())
+            }
             _ => Target::Values { outputs: y.data().len() / 4 / rows, values: floats(y.data()) },
         };
         let model = Architecture { layers: case.layers, input: x.shape()[1..].to_vec() };
@@ -85,7 +97,15 @@ fn agree_with_pytorch() {
         let seed: u64 = case.seed.parse().unwrap();
         let parameters = plan.iter().flat_map(|layer| &layer.parameters);
         let weights: Tensors = parameters
-            .map(|p| (p.name.clone(), Tensor { shape: p.shape.clone(), data: floats(file.tensor(&format!("param.{}", p.name)).unwrap().data()) }))
+            .map(|p| {
+                (
+                    p.name.clone(),
+                    Tensor {
+                        shape: p.shape.clone(),
+                        data: floats(file.tensor(&format!("param.{}", p.name)).unwrap().data()),
+                    },
+                )
+            })
             .collect();
         assert_eq!(weights, initial::weights(&plan, seed), "{name}: initial weights");
 
@@ -93,7 +113,12 @@ fn agree_with_pytorch() {
         let mut network = batch.network(&case.loss);
         let plan = StepPlan { step: case.step, seed, update: None, clip_norm: None, clip_value: None };
         let sums = network.step(rows, &case.loss, batch.targets(), &plan).unwrap();
-        assert!((sums.mean() - case.loss64).abs() <= 1e-6 * case.loss64.abs(), "{name}: loss {} and {}", sums.mean(), case.loss64);
+        assert!(
+            (sums.mean() - case.loss64).abs() <= 1e-6 * case.loss64.abs(),
+            "{name}: loss {} and {}",
+            sums.mean(),
+            case.loss64
+        );
         for (parameter, gradient) in network.gradients() {
             let right = doubles(&file, &format!("grad64.{parameter}"));
             let (found, gate) = (error(&gradient.data, &right), (2.0 * case.error32[parameter]).max(1e-6));
@@ -112,8 +137,10 @@ fn agree_with_finite_differences() {
     let gelus = ["none", "tanh"].map(|kind| serde_json::json!({"type": "gelu", "approximate": kind}));
     let dropout = [serde_json::json!({"type": "dropout", "p": 0.3})];
     for middle in activations.into_iter().chain(gelus).chain(dropout) {
-        let layers: Vec<Layer> =
-            serde_json::from_value(serde_json::json!([{"type": "linear", "out": 7}, middle, {"type": "linear", "out": 3}])).unwrap();
+        let layers: Vec<Layer> = serde_json::from_value(
+            serde_json::json!([{"type": "linear", "out": 7}, middle, {"type": "linear", "out": 3}]),
+        )
+        .unwrap();
         let model = Architecture { layers, input: vec![5] };
         let weights = initial::weights(&layer::plan(&model.layers, &model.input).unwrap(), 3);
         let x = (0..30).map(|i| ((i * 37) % 23) as f32 / 11.0 - 1.0).collect();
@@ -131,7 +158,11 @@ fn agree_with_finite_differences() {
             let mut loss_at = |sign: f64| {
                 let original = batch.weights.clone();
                 let moved = batch.weights.get_mut(name).unwrap();
-                moved.data.iter_mut().zip(&gradient.data).for_each(|(w, &g)| *w = (f64::from(*w) + sign * h * f64::from(g)) as f32);
+                moved
+                    .data
+                    .iter_mut()
+                    .zip(&gradient.data)
+                    .for_each(|(w, &g)| *w = (f64::from(*w) + sign * h * f64::from(g)) as f32);
                 let sums = batch.network(&loss).step(6, &loss, batch.targets(), &plan).unwrap();
                 batch.weights = original;
                 sums.mean()

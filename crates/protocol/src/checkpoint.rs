@@ -44,7 +44,9 @@ impl Checkpoint {
 
     /// The tensors whose names begin with `prefix` and a dot, under the rest of their names.
     pub fn section(&self, prefix: &str) -> impl Iterator<Item = (&str, &Tensor)> {
-        self.tensors.iter().filter_map(move |(name, tensor)| Some((name.strip_prefix(prefix)?.strip_prefix('.')?, tensor)))
+        self.tensors
+            .iter()
+            .filter_map(move |(name, tensor)| Some((name.strip_prefix(prefix)?.strip_prefix('.')?, tensor)))
     }
 }
 

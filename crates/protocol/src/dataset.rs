@@ -100,9 +100,13 @@ mod tests {
 
     #[test]
     fn reads_back_what_it_wrote() {
-        let classes = Dataset { shape: vec![2, 3], x: (0..12).map(|i| i as f32).collect(), y: Target::Classes(vec![0, 4]) };
-        let values =
-            Dataset { shape: vec![1], x: vec![0.5, 1.5], y: Target::Values { outputs: 2, values: vec![1., 2., 3., 4.] } };
+        let classes =
+            Dataset { shape: vec![2, 3], x: (0..12).map(|i| i as f32).collect(), y: Target::Classes(vec![0, 4]) };
+        let values = Dataset {
+            shape: vec![1],
+            x: vec![0.5, 1.5],
+            y: Target::Values { outputs: 2, values: vec![1., 2., 3., 4.] },
+        };
         let none = Dataset { shape: vec![1], x: vec![0.5, 1.5], y: Target::None };
         for data in [classes, values, none] {
             assert_eq!(Dataset::decode(&data.encode().unwrap()).unwrap(), data);

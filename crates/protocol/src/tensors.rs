@@ -32,7 +32,9 @@ pub(crate) fn encode<'a>(
     let unexpected = |e: String| Error::new(ErrorKind::Unexpected, format!("cannot encode tensors: {e}"));
     let views = views
         .into_iter()
-        .map(|(name, dtype, shape, bytes)| Ok((name, TensorView::new(dtype, shape, bytes).map_err(|e| unexpected(e.to_string()))?)))
+        .map(|(name, dtype, shape, bytes)| {
+            Ok((name, TensorView::new(dtype, shape, bytes).map_err(|e| unexpected(e.to_string()))?))
+        })
         .collect::<Result<Vec<_>>>()?;
     // One key only: the order of several would differ from run to run.
     let metadata = facts
@@ -71,8 +73,8 @@ pub(crate) fn open(bytes: &[u8]) -> Result<SafeTensors<'_>> {
 
 /// Our facts in a safetensors file, if it has any.
 pub(crate) fn facts<T: DeserializeOwned>(bytes: &[u8]) -> Result<Option<T>> {
-    let (_, metadata) = SafeTensors::read_metadata(bytes)
-        .map_err(|e| corrupt(format!("not a whole safetensors file: {e}")))?;
+    let (_, metadata) =
+        SafeTensors::read_metadata(bytes).map_err(|e| corrupt(format!("not a whole safetensors file: {e}")))?;
     let Some(json) = metadata.metadata().as_ref().and_then(|m| m.get(METADATA_KEY)) else {
         return Ok(None);
     };

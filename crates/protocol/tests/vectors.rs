@@ -42,7 +42,8 @@ fn random_numbers() {
         assert_eq!(serde_json::json!(order.order(u64_of(&case["rows"]) as usize)), case["order"]);
     }
     for case in cases(&file, "split") {
-        let rows = validation_rows(u64_of(&case["seed"]), u64_of(&case["rows"]) as usize, case["fraction"].as_f64().unwrap());
+        let rows =
+            validation_rows(u64_of(&case["seed"]), u64_of(&case["rows"]) as usize, case["fraction"].as_f64().unwrap());
         assert_eq!(serde_json::json!(rows), case["validation"]);
     }
     for case in cases(&file, "dropout") {
@@ -65,7 +66,11 @@ fn initial_weights() {
         let mut plan = layer::plan(&[Layer::Linear { out: 1, bias: true }], &[fan_in]).unwrap();
         let template = plan[0].parameters[0].clone();
         plan[0].parameters = (0..=index)
-            .map(|i| layer::Parameter { name: format!("{i:04}"), shape: if i == index { shape.clone() } else { vec![1] }, ..template.clone() })
+            .map(|i| layer::Parameter {
+                name: format!("{i:04}"),
+                shape: if i == index { shape.clone() } else { vec![1] },
+                ..template.clone()
+            })
             .collect();
         let weights = initial::weights(&plan, u64_of(&case["seed"]));
         let right: Vec<f32> = case["values"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32).collect();

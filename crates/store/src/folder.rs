@@ -43,9 +43,12 @@ impl FolderStore {
         let path = self.path(digest);
         let bytes = fs::read(&path).doing("read the blob", &path)?;
         if Digest::of(&bytes) != *digest {
-            return Err(Error::new(ErrorKind::CorruptPayload, "a blob does not match its digest: the file was damaged")
-                .at("file", path.display())
-                .hint("remove the file and start the job again"));
+            return Err(Error::new(
+                ErrorKind::CorruptPayload,
+                "a blob does not match its digest: the file was damaged",
+            )
+            .at("file", path.display())
+            .hint("remove the file and start the job again"));
         }
         Ok(bytes)
     }

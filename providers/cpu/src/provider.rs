@@ -64,7 +64,8 @@ impl Log {
         // Revision n has seen n - 1 entries. One from elsewhere has seen nothing of this log.
         let from = (seen.0 as usize).saturating_sub(1);
         let new = self.0.get(from..).unwrap_or(&self.0);
-        let events = new.iter().filter_map(|entry| if let Entry::Happened(event) = entry { Some(event.clone()) } else { None });
+        let events =
+            new.iter().filter_map(|entry| if let Entry::Happened(event) = entry { Some(event.clone()) } else { None });
         TaskState { revision: self.revision(), phase, events: events.collect() }
     }
 
@@ -90,12 +91,18 @@ impl CpuProvider {
             .num_threads(config.threads)
             .thread_name(|i| format!("outboard-cpu-{i}"))
             .build()
-            .map_err(|e| Error::new(ErrorKind::Unexpected, "cannot start the threads of the cpu provider").because(e))?;
+            .map_err(|e| {
+                Error::new(ErrorKind::Unexpected, "cannot start the threads of the cpu provider").because(e)
+            })?;
         let threads = pool.current_num_threads();
         let info = ProviderInfo {
             id: "cpu".into(),
             kind: "cpu".into(),
-            device: format!("{} CPU, {threads} {}", std::env::consts::ARCH, if threads == 1 { "thread" } else { "threads" }),
+            device: format!(
+                "{} CPU, {threads} {}",
+                std::env::consts::ARCH,
+                if threads == 1 { "thread" } else { "threads" }
+            ),
             region: None,
         };
         let capabilities = Capabilities {
@@ -146,7 +153,8 @@ impl ComputeProvider for CpuProvider {
 
     async fn submit(&self, task: &Task) -> Result<TaskId> {
         let id = TaskId(task.attempt.clone());
-        let live = Arc::new(Live { key: task.key.clone(), stop: AtomicBool::new(false), log: watch::Sender::default() });
+        let live =
+            Arc::new(Live { key: task.key.clone(), stop: AtomicBool::new(false), log: watch::Sender::default() });
         {
             let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
             if tasks.contains_key(&id) {
@@ -157,15 +165,19 @@ impl ComputeProvider for CpuProvider {
             }
             tasks.insert(id.clone(), live.clone());
         }
-        let (turn, pool, store, operation) = (self.turn.clone(), self.pool.clone(), self.store.clone(), task.operation.clone());
+        let (turn, pool, store, operation) =
+            (self.turn.clone(), self.pool.clone(), self.store.clone(), task.operation.clone());
         let span = tracing::info_span!("task", job = %task.job, attempt = %task.attempt, provider = "cpu");
         tokio::spawn(async move {
             // The semaphore is never closed, so a permit always comes.
             let _turn = turn.acquire_owned().await;
             let ended = live.clone();
-            let run = tokio::task::spawn_blocking(move || span.in_scope(|| run(&live, &pool, &store, &operation))).await;
+            let run =
+                tokio::task::spawn_blocking(move || span.in_scope(|| run(&live, &pool, &store, &operation))).await;
             let phase = run.unwrap_or_else(|panic| {
-                Phase::Failed(Error::new(ErrorKind::Unexpected, format!("the engine failed: {panic}")).with_provider("cpu"))
+                Phase::Failed(
+                    Error::new(ErrorKind::Unexpected, format!("the engine failed: {panic}")).with_provider("cpu"),
+                )
             });
             ended.log.send_modify(|log| log.0.push(Entry::Ended(phase)));
         });
@@ -193,7 +205,11 @@ impl ComputeProvider for CpuProvider {
         let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         let live = tasks.iter().filter(|(_, task)| !task.log.borrow().is_ended());
         Ok(live
-            .map(|(id, task)| TaskSummary { id: id.clone(), key: task.key.clone(), running: !task.log.borrow().0.is_empty() })
+            .map(|(id, task)| TaskSummary {
+                id: id.clone(),
+                key: task.key.clone(),
+                running: !task.log.borrow().0.is_empty(),
+            })
             .collect())
     }
 }

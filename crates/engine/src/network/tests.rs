@@ -50,7 +50,8 @@ fn optimizers_agree_with_pytorch() {
                 let size = parameters.values(slot).len();
                 let now = &gradients[tensor][step * size..][..size];
                 // A block smaller than the tensor, so that its edges are met.
-                parameters.update(slot, 7, |index, gradient| gradient.copy_from_slice(&now[index * 7..][..gradient.len()]));
+                parameters
+                    .update(slot, 7, |index, gradient| gradient.copy_from_slice(&now[index * 7..][..gradient.len()]));
             }
             if clipping {
                 parameters.update_clipped(update, norm, value);
@@ -58,7 +59,8 @@ fn optimizers_agree_with_pytorch() {
         }
         for tensor in tensors {
             let view = file.tensor(&format!("end64.{tensor}")).unwrap();
-            let right: Vec<f64> = view.data().chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect();
+            let right: Vec<f64> =
+                view.data().chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect();
             let found = parameters.values(parameters.slot(tensor));
             let off: f64 = found.iter().zip(&right).map(|(&a, b)| (f64::from(a) - b).powi(2)).sum();
             let error = (off / right.iter().map(|b| b * b).sum::<f64>()).sqrt();

@@ -81,7 +81,15 @@ impl Op for Linear {
         );
     }
 
-    fn backward(&self, pass: Pass, parameters: &mut Parameters, x: &[f32], y: &[f32], dy: &mut [f32], dx: Option<&mut [f32]>) {
+    fn backward(
+        &self,
+        pass: Pass,
+        parameters: &mut Parameters,
+        x: &[f32],
+        y: &[f32],
+        dy: &mut [f32],
+        dx: Option<&mut [f32]>,
+    ) {
         let rows = pass.rows * self.repeats;
         if self.relu {
             self.mask(y, dy);

@@ -34,7 +34,15 @@ pub(crate) trait Op: Debug + Send + Sync {
     fn forward(&self, pass: Pass, parameters: &Parameters, x: &[f32], y: &mut [f32]);
 
     /// Turns `dy` into `dx`, where it is asked for, then updates the op's parameters. `dy` is left undefined.
-    fn backward(&self, pass: Pass, parameters: &mut Parameters, x: &[f32], y: &[f32], dy: &mut [f32], dx: Option<&mut [f32]>);
+    fn backward(
+        &self,
+        pass: Pass,
+        parameters: &mut Parameters,
+        x: &[f32],
+        y: &[f32],
+        dy: &mut [f32],
+        dx: Option<&mut [f32]>,
+    );
 
     /// Whether it has a parameter that is trained.
     fn is_trained(&self, _parameters: &Parameters) -> bool {
@@ -54,7 +62,9 @@ pub(crate) fn build(plan: &[Planned], parameters: &Parameters) -> Vec<Box<dyn Op
                 ops.push(Box::new(linear::Linear::new(planned, parameters, relu)));
             }
             Layer::Flatten => {}
-            Layer::Softmax => ops.push(Box::new(softmax::Softmax { width, last: planned.output.last().copied().unwrap_or(1) })),
+            Layer::Softmax => {
+                ops.push(Box::new(softmax::Softmax { width, last: planned.output.last().copied().unwrap_or(1) }))
+            }
             Layer::Dropout { p } => ops.push(Box::new(dropout::Dropout { width, layer: planned.index as u32, p: *p })),
             Layer::Relu | Layer::Gelu { .. } | Layer::Silu | Layer::Tanh | Layer::Sigmoid => {
                 ops.push(Box::new(activation::Activation { width, kind: activation::Kind::of(&planned.layer) }));
@@ -90,7 +100,7 @@ pub(crate) fn map(x: &[f32], y: &mut [f32], f: impl Fn(usize, f32) -> f32 + Sync
 /// `dx[i] = f(x[i], y[i], dy[i])`, over threads and vector units.
 #[inline(always)]
 pub(crate) fn map_gradient(x: &[f32], y: &[f32], dy: &[f32], dx: &mut [f32], f: impl Fn(f32, f32, f32) -> f32 + Sync) {
-    let chunk = |(dx, ((x, y), dy)): (&mut [f32], ((&[f32], &[f32]), &[f32]))| {
+    let chunk = |dx: &mut [f32], x: &[f32], y: &[f32], dy: &[f32]| {
         simd(
             #[inline(always)]
             || {
@@ -101,9 +111,9 @@ pub(crate) fn map_gradient(x: &[f32], y: &[f32], dy: &[f32], dx: &mut [f32], f: 
         );
     };
     if dx.len() <= CHUNK {
-        chunk((dx, ((x, y), dy)));
+        chunk(dx, x, y, dy);
     } else {
         let inputs = x.par_chunks(CHUNK).zip(y.par_chunks(CHUNK)).zip(dy.par_chunks(CHUNK));
-        dx.par_chunks_mut(CHUNK).zip(inputs).for_each(chunk);
+        dx.par_chunks_mut(CHUNK).zip(inputs).for_each(|(dx, ((x, y), dy))| chunk(dx, x, y, dy));
     }
 }

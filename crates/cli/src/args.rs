@@ -1,0 +1,129 @@
+//! Every command and flag.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+/// Train models on the cheapest compute that fits, as if it were local.
+#[derive(Debug, Parser)]
+#[command(name = "outboard", version, after_help = EXIT_CODES)]
+pub(crate) struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Flags of every command.
+    #[command(flatten)]
+    pub(crate) global: Global,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  a bug in outboard
+  2  something in the job, its data, the configuration or the command line is wrong
+  3  the job failed
+  4  interrupted; the message says how to go on";
+
+/// Flags of every command.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Global {
+    /// Sets a configuration key, such as `--set providers.cpu.threads=2`.
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Prints one JSON object per line (docs/json.md).
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Logs to standard error: error, warn, info, debug, trace, or a filter such as `outboard=debug`.
+    #[arg(long, global = true, value_name = "LEVEL", env = "OUTBOARD_LOG", default_value = "warn")]
+    pub(crate) log: String,
+    /// How log lines look.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Trains the model of a job file, or goes on with a job.
+    Train(Train),
+    /// Measures a model on labelled data.
+    Evaluate(Evaluate),
+    /// Writes what a model says of data, as CSV.
+    Predict(Predict),
+    /// Shows models.
+    #[command(subcommand)]
+    Model(Model),
+    /// Shows the configuration.
+    #[command(subcommand)]
+    Config(Config),
+    /// Writes a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+/// `outboard train`.
+#[derive(Debug, Args)]
+pub(crate) struct Train {
+    /// The job file.
+    #[arg(required_unless_present = "resume")]
+    pub(crate) job: Option<PathBuf>,
+    /// Goes on with a job that was interrupted, killed or failed; a finished one gives its result again.
+    #[arg(long, value_name = "JOB", conflicts_with_all = ["job", "output"])]
+    pub(crate) resume: Option<String>,
+    /// Folder for the model, the metrics and a copy of the job; `runs/JOB` if neither this nor the job says.
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+/// `outboard evaluate`.
+#[derive(Debug, Args)]
+pub(crate) struct Evaluate {
+    /// A model.safetensors that `outboard train` wrote.
+    pub(crate) model: PathBuf,
+    /// A file with the columns that the model was trained on, target included.
+    pub(crate) data: PathBuf,
+}
+
+/// `outboard predict`.
+#[derive(Debug, Args)]
+pub(crate) struct Predict {
+    /// A model.safetensors that `outboard train` wrote.
+    pub(crate) model: PathBuf,
+    /// A file with the feature columns that the model was trained on.
+    pub(crate) data: PathBuf,
+    /// Writes to a file instead of standard output.
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Adds the probability of each class.
+    #[arg(long)]
+    pub(crate) probabilities: bool,
+}
+
+/// `outboard model`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Model {
+    /// Layers, output shapes, parameters and FLOPs of a job file or a model file.
+    Show {
+        /// A job file, or a model.safetensors.
+        file: PathBuf,
+    },
+}
+
+/// `outboard config`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Config {
+    /// Every key with its value and where that comes from.
+    Show,
+}

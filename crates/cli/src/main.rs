@@ -1,0 +1,76 @@
+//! The `outboard` program: arguments in, exit code out.
+
+mod apply;
+mod args;
+mod output;
+mod show;
+mod train;
+
+use std::process::ExitCode;
+
+use args::{Arguments, Command, Global, LogFormat};
+use clap::{CommandFactory, Parser};
+use outboard::{Client, Config, Error, ErrorKind, Result, config::Sources};
+use output::Printer;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let Arguments { command, global } = Arguments::parse();
+    let printer = Printer::default();
+    match run(command, &global, &printer) {
+        Ok(code) => code,
+        Err(error) => {
+            output::error(&global, &printer, &error);
+            exit_code(error.kind())
+        }
+    }
+}
+
+fn run(command: Command, global: &Global, printer: &Printer) -> Result<ExitCode> {
+    log(global)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|e| Error::new(ErrorKind::Unexpected, "cannot start the runtime").because(e))?;
+    let sources = Sources::from_process(global.set.clone())?;
+    let client = || Client::new(Config::load(&sources)?);
+    match command {
+        Command::Train(arguments) => runtime.block_on(train::train(&client()?, arguments, global, printer)),
+        Command::Evaluate(arguments) => runtime.block_on(apply::evaluate(&client()?, &arguments, global, printer)),
+        Command::Predict(arguments) => runtime.block_on(apply::predict(&client()?, &arguments, global, printer)),
+        Command::Model(args::Model::Show { file }) => show::model(&file, global, printer),
+        Command::Config(args::Config::Show) => show::config(&sources, global, printer),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "outboard", &mut script);
+            printer.line(String::from_utf8_lossy(&script).trim_end());
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// The documented exit code of a failure.
+fn exit_code(kind: ErrorKind) -> ExitCode {
+    use ErrorKind::*;
+    ExitCode::from(match kind {
+        Unexpected => 1,
+        InvalidConfig | InvalidRequest | NotFound | Conflict | BudgetExceeded | CorruptPayload | Unsupported => 2,
+        Cancelled => 4,
+        _ => 3,
+    })
+}
+
+fn log(global: &Global) -> Result<()> {
+    let filter = EnvFilter::try_new(&global.log).map_err(|e| {
+        Error::new(ErrorKind::InvalidConfig, format!("`{}` is not a log level: {e}", global.log))
+            .at("flag", "--log")
+            .hint("use error, warn, info, debug or trace")
+    })?;
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match global.log_format {
+        LogFormat::Text => subscriber.init(),
+        LogFormat::Json => subscriber.json().init(),
+    }
+    Ok(())
+}

@@ -1,0 +1,74 @@
+//! `outboard model show` and `outboard config show`.
+
+use std::{path::Path, process::ExitCode};
+
+use outboard::{
+    Result,
+    config::{self, Sources},
+    describe,
+};
+use serde_json::json;
+
+use crate::{
+    args::Global,
+    output::{Printer, text::grouped},
+};
+
+/// Prints a model's layers.
+pub(crate) fn model(file: &Path, global: &Global, printer: &Printer) -> Result<ExitCode> {
+    let model = describe(file)?;
+    let total = |f: fn(&outboard::LayerRow) -> u64| model.layers.iter().map(f).sum::<u64>();
+    let (parameters, flops) = (total(|l| l.parameters), total(|l| l.flops));
+    if global.json {
+        let layers: Vec<_> = model
+            .layers
+            .iter()
+            .map(|l| json!({"index": l.index, "layer": l.kind, "output": l.output, "parameters": l.parameters, "flops": l.flops}))
+            .collect();
+        let object = json!({"event": "model", "schema": 1, "input": model.input, "layers": layers, "parameters": parameters, "flops": flops});
+        printer.line(object.to_string());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let shape = |shape: &[usize]| format!("[{}]", shape.iter().map(usize::to_string).collect::<Vec<_>>().join(", "));
+    let mut table = vec![["", "layer", "output", "parameters", "FLOPs per row"].map(String::from)];
+    table.push(["".into(), "input".into(), shape(&model.input), "0".into(), "0".into()]);
+    for l in &model.layers {
+        table.push([
+            l.index.to_string(),
+            l.kind.to_string(),
+            shape(&l.output),
+            grouped(l.parameters),
+            grouped(l.flops),
+        ]);
+    }
+    table.push(["".into(), "total".into(), "".into(), grouped(parameters), grouped(flops)]);
+    print(printer, &table, &[0, 3, 4]);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints every configuration key.
+pub(crate) fn config(sources: &Sources, global: &Global, printer: &Printer) -> Result<ExitCode> {
+    let settings = config::explain(sources)?;
+    if global.json {
+        for setting in settings {
+            printer.line(json!({"event": "setting", "schema": 1, "key": setting.key, "value": setting.value, "origin": setting.origin}).to_string());
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut table = vec![["key", "value", "origin"].map(String::from)];
+    table.extend(settings.into_iter().map(|s| [s.key, s.value, s.origin]));
+    print(printer, &table, &[]);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints rows with aligned columns; those in `right` to the right.
+fn print<const N: usize>(printer: &Printer, table: &[[String; N]], right: &[usize]) {
+    let width = |column: usize| table.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    for row in table {
+        let cells = row.iter().enumerate().map(|(i, cell)| match right.contains(&i) {
+            true => format!("{cell:>width$}", width = width(i)),
+            false => format!("{cell:<width$}", width = width(i)),
+        });
+        printer.line(cells.collect::<Vec<_>>().join("  ").trim_end());
+    }
+}

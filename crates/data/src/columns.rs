@@ -1,0 +1,191 @@
+//! Which columns are read, and as what: from a job, or from a schema.
+
+use std::collections::HashSet;
+
+use outboard_core::{
+    error::{Error, Result},
+    job::{Data, Loss},
+};
+use outboard_protocol::{Feature, Schema, TargetColumn};
+
+use crate::{
+    labels::{Labels, Role},
+    source::{Row, Source},
+    wording::{cut, list, nearest, shown},
+};
+
+const FEATURE_HINT: &str = "fix the cell, or list the column in `data.categorical` or `data.exclude`";
+const TARGET_HINT: &str = "fix the cell, or use `loss = \"cross_entropy\"` if the column holds classes";
+const TRAINED_HINT: &str = "fix the cell: the training data has numbers in this column";
+
+/// A column to read.
+#[derive(Debug)]
+pub(crate) struct Column {
+    pub(crate) name: String,
+    pub(crate) cells: Cells,
+    position: usize,
+}
+
+/// What the cells of a column are.
+#[derive(Debug)]
+pub(crate) enum Cells {
+    /// Numbers; with what to try where one isn't.
+    Numbers(&'static str),
+    /// Texts.
+    Labels(Labels),
+}
+
+/// The feature columns and the target that a job names.
+pub(crate) fn of_job(data: &Data, loss: &Loss, source: &Source) -> Result<(Vec<Column>, Column)> {
+    let role = match loss {
+        Loss::CrossEntropy { .. } => Some(Role::Class),
+        Loss::BceWithLogits { .. } => Some(Role::Side),
+        Loss::Mse | Loss::L1 | Loss::Huber { .. } => None,
+    };
+    let target = Column {
+        name: data.target.clone(),
+        cells: role.map_or(Cells::Numbers(TARGET_HINT), |role| Cells::Labels(Labels::new(role))),
+        position: named(source, &data.target, "data.target")?,
+    };
+    let exclude = names(source, &data.exclude, "data.exclude")?;
+    let categorical = names(source, &data.categorical, "data.categorical")?;
+    let feature = |name: &String| {
+        Ok(Column {
+            name: name.clone(),
+            cells: match categorical.contains(name.as_str()) {
+                true => Cells::Labels(Labels::new(Role::Category)),
+                false => Cells::Numbers(FEATURE_HINT),
+            },
+            position: named(source, name, "data.features")?,
+        })
+    };
+    let features = chosen(data, &exclude, source)?.into_iter().map(feature).collect::<Result<_>>()?;
+    Ok((features, target))
+}
+
+/// The feature columns that a model was trained with, and its target if the file is `labelled`.
+pub(crate) fn of_schema(schema: &Schema, labelled: bool, source: &Source) -> Result<(Vec<Column>, Option<Column>)> {
+    let column = |name: &str, labels: Option<(Role, &[String])>| {
+        Ok(Column {
+            name: name.to_string(),
+            cells: labels
+                .map_or(Cells::Numbers(TRAINED_HINT), |(role, labels)| Cells::Labels(Labels::known(role, labels))),
+            position: source.position(name).ok_or_else(|| lacking(source, name))?,
+        })
+    };
+    let feature = |feature: &Feature| match feature {
+        Feature::Numeric { name, .. } => column(name, None),
+        Feature::Categorical { name, categories } => column(name, Some((Role::Category, categories))),
+    };
+    let target = || match &schema.target {
+        TargetColumn::Number { name } => column(name, None),
+        TargetColumn::Classes { name, classes } => column(name, Some((Role::Class, classes))),
+        TargetColumn::Binary { name, classes } => column(name, Some((Role::Side, classes))),
+    };
+    let features = schema.features.iter().map(feature).collect::<Result<_>>()?;
+    Ok((features, labelled.then(target).transpose()?))
+}
+
+impl Column {
+    /// A cell as a number: its value, or the number of its label.
+    pub(crate) fn value(&mut self, row: &Row<'_>) -> Result<f64> {
+        let text = row.text(self.position, &self.name)?;
+        match &mut self.cells {
+            Cells::Numbers(hint) => number(text, hint),
+            Cells::Labels(labels) => labels.number(text).map(f64::from),
+        }
+        .map_err(|(what, hint)| row.refuse_cell(&self.name, what).hint(hint))
+    }
+}
+
+/// A cell's value; else what is wrong with it, and what to try.
+fn number<'a>(text: &str, hint: &'a str) -> Result<f64, (String, &'a str)> {
+    // Most cells of some files are small integers, which are quicker to read as such.
+    match text.parse::<u32>().map(f64::from).or_else(|_| text.parse::<f64>()) {
+        // Within f32 here, no sum in the fit can overflow later.
+        Ok(value) if (value as f32).is_finite() => Ok(value),
+        Ok(value) if value.is_nan() => Err((format!("{} is not a number", shown(text)), hint)),
+        Ok(_) if text.contains(['i', 'I']) => {
+            Err((format!("{} is not finite", shown(text)), "fix the cell, or remove the row"))
+        }
+        Ok(_) => Err((format!("{} is too large for a 32-bit float", shown(text)), "use a larger unit for the column")),
+        Err(_) if text.replacen(',', ".", 1).parse::<f64>().is_ok() => {
+            Err((format!("{} is not a number", shown(text)), "write decimals with a point"))
+        }
+        Err(_) => Err((format!("{} is not a number", shown(text)), hint)),
+    }
+}
+
+/// Where the column is that the job names in `key`.
+fn named(source: &Source, name: &str, key: &str) -> Result<usize> {
+    source.position(name).ok_or_else(|| {
+        source
+            .refuse(format!("`{key}` names {}, but the file has no such column", shown(name)))
+            .at("column", cut(name))
+            .hint(match nearest(name, source.names()) {
+                Some(nearest) => format!("use {}", shown(nearest)),
+                None => format!("use one of its columns: {}", columns(source)),
+            })
+    })
+}
+
+/// A file without a column that the model needs.
+fn lacking(source: &Source, name: &str) -> Error {
+    source
+        .refuse(format!("the training data has a column {}, but this file has not", shown(name)))
+        .at("column", cut(name))
+        .hint(match nearest(name, source.names()) {
+            Some(nearest) => format!("rename {} in its header, or add the column", shown(nearest)),
+            None => format!("add the column to those it has: {}", columns(source)),
+        })
+}
+
+fn columns(source: &Source) -> String {
+    list(source.names().iter().map(String::as_str))
+}
+
+/// The names that `key` lists, each a column of the file.
+fn names<'a>(source: &Source, names: &'a [String], key: &str) -> Result<HashSet<&'a str>> {
+    names.iter().map(|name| named(source, name, key).map(|_| name.as_str())).collect()
+}
+
+/// The names of the feature columns, in order.
+fn chosen<'a>(data: &'a Data, exclude: &HashSet<&str>, source: &'a Source) -> Result<Vec<&'a String>> {
+    let features: Vec<_> = match &data.features {
+        Some(features) => {
+            let refuse = |name: &str, what: &str, hint: &str| {
+                Err(source.refuse(format!("{} {what}", shown(name))).at("column", cut(name)).hint(hint))
+            };
+            let mut seen = HashSet::new();
+            for name in features {
+                named(source, name, "data.features")?;
+                if *name == data.target {
+                    let what = "is the target, so it can't be in `data.features`";
+                    return refuse(name, what, "take it out of `data.features`, or name another `data.target`");
+                }
+                if exclude.contains(name.as_str()) {
+                    return refuse(name, "is in `data.features` and in `data.exclude`", "take it out of one of them");
+                }
+                if !seen.insert(name) {
+                    return refuse(name, "is in `data.features` twice", "take it out once");
+                }
+            }
+            features.iter().collect()
+        }
+        None => {
+            let is_feature = |name: &str| name != data.target && !exclude.contains(name);
+            if let Some(position) = source.position("").filter(|_| is_feature("")) {
+                return Err(source.refuse(format!("column {} has no name", position + 1)).hint(
+                    "name it in the header, or, where it only counts rows, leave it out with `data.exclude = [\"\"]`",
+                ));
+            }
+            source.names().iter().filter(|name| is_feature(name)).collect()
+        }
+    };
+    if features.is_empty() {
+        return Err(source
+            .refuse("no column is left to learn from")
+            .hint("list fewer columns in `data.exclude`, or some in `data.features`"));
+    }
+    Ok(features)
+}

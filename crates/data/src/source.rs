@@ -1,0 +1,184 @@
+//! A file's bytes, header and rows, before cells mean anything.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use csv::{ByteRecord, ReaderBuilder};
+use outboard_core::error::{Error, ErrorKind, IoContext, Result};
+
+use crate::wording::{cut, shown};
+
+/// Bytes that are looked at to tell a text from something else.
+const SNIFFED: u64 = 64 * 1024;
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
+/// A file with a header.
+#[derive(Debug)]
+pub(crate) struct Source {
+    path: PathBuf,
+    bytes: Vec<u8>,
+    delimiter: u8,
+    names: Vec<String>,
+    positions: HashMap<String, usize>,
+}
+
+impl Source {
+    /// Reads the file and its header.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let mut source = Self {
+            path: path.to_path_buf(),
+            bytes: read(path).map_err(|e| e.at("file", path.display()))?,
+            delimiter: b',',
+            names: Vec::new(),
+            positions: HashMap::new(),
+        };
+        if source.bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&source.bytes).trim_ascii().is_empty() {
+            return Err(source
+                .refuse("the file is empty")
+                .hint("give it a header line with the names of the columns, then one line for each row"));
+        }
+        source.delimiter = delimiter(&source.bytes);
+        let header = source.reader().byte_headers().map_err(|e| source.unreadable(e))?.clone();
+        for (position, name) in header.iter().enumerate() {
+            let Ok(name) = std::str::from_utf8(name).map(str::trim) else {
+                return Err(source
+                    .refuse(format!("the name of column {} is not UTF-8 text", position + 1))
+                    .hint("save the file as UTF-8"));
+            };
+            if let Some(first) = source.positions.insert(name.to_string(), position) {
+                return Err(source
+                    .refuse(format!("columns {} and {} have the same name, {}", first + 1, position + 1, shown(name)))
+                    .at("column", cut(name))
+                    .hint("rename one of them in the header"));
+            }
+            source.names.push(name.to_string());
+        }
+        Ok(source)
+    }
+
+    /// The names of the columns, in the file's order.
+    pub(crate) fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Where the column of this name is, from 0.
+    pub(crate) fn position(&self, name: &str) -> Option<usize> {
+        self.positions.get(name).copied()
+    }
+
+    /// An error about this file.
+    pub(crate) fn refuse(&self, what: impl Into<String>) -> Error {
+        Error::invalid(what).at("file", self.path.display())
+    }
+
+    /// The file's path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Calls `visit` for each row; gives their number.
+    pub(crate) fn for_each_row(&self, mut visit: impl FnMut(&Row<'_>) -> Result<()>) -> Result<usize> {
+        let mut reader = self.reader();
+        let mut record = ByteRecord::new();
+        let mut number = 0;
+        while reader.read_byte_record(&mut record).map_err(|e| self.unreadable(e))? {
+            number += 1;
+            let row = Row { source: self, record: &record, number };
+            if record.len() != self.names.len() {
+                let cells = if record.len() == 1 { "1 cell".into() } else { format!("{} cells", record.len()) };
+                return Err(row
+                    .refuse(format!("{cells}, but the header has {}", self.names.len()))
+                    .hint("check the delimiters and quotes on that line"));
+            }
+            visit(&row)?;
+        }
+        if number == 0 {
+            return Err(self.refuse("the file has a header, but no rows").hint("add rows below the header"));
+        }
+        Ok(number)
+    }
+
+    fn reader(&self) -> csv::Reader<&[u8]> {
+        // Flexible: an error about unequal rows is to be our own.
+        ReaderBuilder::new().delimiter(self.delimiter).flexible(true).from_reader(&self.bytes)
+    }
+
+    fn unreadable(&self, cause: csv::Error) -> Error {
+        Error::new(ErrorKind::Unexpected, "cannot read the file").at("file", self.path.display()).because(cause)
+    }
+}
+
+/// A row of a file.
+#[derive(Debug)]
+pub(crate) struct Row<'a> {
+    source: &'a Source,
+    record: &'a ByteRecord,
+    number: usize,
+}
+
+impl Row<'_> {
+    /// The text of a cell, without the blanks around it.
+    pub(crate) fn text(&self, position: usize, column: &str) -> Result<&str> {
+        let cell = self.record.get(position).unwrap_or_default();
+        match std::str::from_utf8(cell).map(str::trim) {
+            Ok("") => Err(self
+                .refuse_cell(column, "the cell is empty")
+                .hint("fill it in, remove the row, or train without the column (`data.exclude`)")),
+            Ok(text) => Ok(text),
+            Err(_) => Err(self.refuse_cell(column, "the cell is not UTF-8 text").hint("save the file as UTF-8")),
+        }
+    }
+
+    /// An error about one cell.
+    pub(crate) fn refuse_cell(&self, column: &str, what: impl AsRef<str>) -> Error {
+        self.refuse(what).at("column", cut(column))
+    }
+
+    fn refuse(&self, what: impl AsRef<str>) -> Error {
+        let line = self.line();
+        self.source.refuse(format!("line {line}: {}", what.as_ref())).at("row", self.number)
+    }
+
+    /// The line on which the row starts. The reader's own count leaves out blank lines and half a CRLF before it.
+    fn line(&self) -> usize {
+        let before = self.record.position().map_or(0, |p| p.byte() as usize);
+        let (before, rest) = self.source.bytes.split_at(before.min(self.source.bytes.len()));
+        let skipped = rest.iter().take_while(|byte| matches!(byte, b'\r' | b'\n'));
+        1 + before.iter().chain(skipped).filter(|byte| **byte == b'\n').count()
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    let mut file = File::open(path).doing("read", path)?;
+    let mut bytes = Vec::new();
+    // Looked at before the rest is read, which might have no end.
+    file.by_ref().take(SNIFFED).read_to_end(&mut bytes).doing("read", path)?;
+    if bytes.contains(&0) {
+        return Err(Error::invalid("the file is not a CSV file: it holds binary data")
+            .hint("decompress or export it as CSV, in UTF-8"));
+    }
+    file.read_to_end(&mut bytes).doing("read", path)?;
+    Ok(bytes)
+}
+
+/// What parts the cells: a comma, or what the header has instead.
+fn delimiter(bytes: &[u8]) -> u8 {
+    let is_line_end = |byte: &&u8| matches!(byte, b'\r' | b'\n');
+    let mut quoted = false;
+    let mut unquoted = bytes.iter().skip_while(is_line_end).take_while(|byte| !is_line_end(byte)).filter(|byte| {
+        quoted ^= **byte == b'"';
+        !quoted
+    });
+    let mut other = None;
+    let comma = unquoted.any(|byte| {
+        if other != Some(b';') && matches!(byte, b';' | b'\t') {
+            other = Some(*byte);
+        }
+        *byte == b','
+    });
+    if comma { b',' } else { other.unwrap_or(b',') }
+}

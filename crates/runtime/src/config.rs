@@ -1,0 +1,125 @@
+//! The configuration: `config/default.toml`, then `outboard.toml`, then `OUTBOARD_*`, then `--set`.
+
+mod layers;
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use outboard_core::{Error, ErrorKind, Result};
+use serde::{Deserialize, Deserializer, de};
+
+pub use self::layers::Sources;
+use self::layers::{Layers, Origin};
+use crate::document::{Key, Step, displayed, fit};
+pub use outboard_cpu::Config as CpuConfig;
+
+/// All that can be configured.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Folder for data sets, checkpoints and the records of jobs; absolute.
+    pub home: PathBuf,
+    /// When tasks are secured.
+    pub checkpoint: Checkpoint,
+    /// Where jobs may run.
+    pub providers: Providers,
+}
+
+/// When tasks are secured.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Checkpoint {
+    /// Time between two checkpoints within a task; above zero.
+    #[serde(deserialize_with = "time_above_zero")]
+    pub every: Duration,
+}
+
+/// The table of each provider, under its id.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Providers {
+    /// This machine.
+    pub cpu: CpuConfig,
+}
+
+/// One key, as `outboard config` shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// The key, such as `checkpoint.every`.
+    pub key: String,
+    /// Its value in TOML; `***` for a secret.
+    pub value: String,
+    /// What set it: `default`, the path of a file, `environment OUTBOARD_A__B`, or `--set`.
+    pub origin: String,
+}
+
+impl Config {
+    /// Reads the configuration.
+    ///
+    /// # Errors
+    /// `InvalidConfig`, naming the file, variable or flag, the key, and what would be right.
+    pub fn load(sources: &Sources) -> Result<Self> {
+        Self::from_layers(&Layers::read(sources)?, sources)
+    }
+
+    fn from_layers(layers: &Layers, sources: &Sources) -> Result<Self> {
+        let mut config: Self = fit(layers.merged()).map_err(|misfit| layers.refuse(&misfit))?;
+        let key = [Step::Name("home".into())].into_iter().collect();
+        let origin = layers.origin(&key);
+        config.home = absolute(&config.home, origin, sources)
+            .map_err(|what| origin.locate(Error::new(ErrorKind::InvalidConfig, format!("`home` {what}")), &key))?;
+        Ok(config)
+    }
+}
+
+/// Every key with its value and where that comes from, by name.
+///
+/// # Errors
+/// Those of [`Config::load`].
+pub fn explain(sources: &Sources) -> Result<Vec<Setting>> {
+    let layers = Layers::read(sources)?;
+    let config = Config::from_layers(&layers, sources)?;
+    let setting = |(key, value): (Key, _)| {
+        let value = match key.pattern().as_str() {
+            "home" => displayed(&key, &config.home.to_string_lossy().into_owned().into()),
+            _ => displayed(&key, value),
+        };
+        Setting { value, origin: layers.origin(&key).to_string(), key: key.to_string() }
+    };
+    Ok(layers.leaves().into_iter().map(setting).collect())
+}
+
+/// `home` with `~` and relative paths resolved, or why that can't be.
+fn absolute(home: &Path, origin: &Origin, sources: &Sources) -> Result<PathBuf, &'static str> {
+    if home.as_os_str().is_empty() {
+        return Err("is empty, but must be a folder");
+    }
+    let home = match home.strip_prefix("~") {
+        Ok(rest) => {
+            let user = sources.variable("HOME").ok_or("starts with `~`, but the variable HOME is not set")?;
+            Path::new(user).join(rest)
+        }
+        Err(_) if home.to_string_lossy().starts_with('~') => {
+            return Err("starts with the home folder of another user; write the path in full");
+        }
+        Err(_) => home.to_path_buf(),
+    };
+    let from = match origin {
+        Origin::File(file) => file.path.parent().unwrap_or(&sources.directory),
+        _ => &sources.directory,
+    };
+    std::path::absolute(from.join(home)).map_err(|_| "is relative, and the working directory is gone")
+}
+
+fn time_above_zero<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(d)?;
+    match humantime::parse_duration(&text) {
+        Ok(time) if !time.is_zero() => Ok(time),
+        _ => Err(de::Error::custom(format!("{text:?} is not a time above zero, such as \"10s\" or \"2m\""))),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,56 @@
+//! Our engine against PyTorch, on the machine at hand.
+//!
+//! # Layout
+//!
+//! - [`peer`]: a process that trains on request
+//! - [`measure`]: what is asked of the peers, in turn
+//! - [`statistics`]: medians and quartiles
+//! - [`report`]: the table, the JSON, the goals
+
+mod measure;
+mod peer;
+mod report;
+mod statistics;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+
+use self::measure::Measurements;
+use crate::{python, workspace::Workspace};
+
+/// What to measure.
+#[derive(Subcommand)]
+pub(crate) enum Bench {
+    /// Training on the CPU: our engine against PyTorch, eager and fused
+    Engine(Engine),
+}
+
+/// How to measure the engine.
+#[derive(Args)]
+pub(crate) struct Engine {
+    /// Rounds in which each contestant runs once; a shared machine needs at least 10
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    pairs: u32,
+    /// How long each run takes
+    #[arg(long, default_value_t = 1.0, value_name = "SECONDS")]
+    seconds_per_run: f64,
+    /// Prints JSON instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+/// Measures and prints.
+pub(crate) fn run(workspace: &Workspace, bench: &Bench) -> Result<()> {
+    let Bench::Engine(engine) = bench;
+    let worker = workspace.release("--package outboard-engine --example bench_worker", "examples/bench_worker")?;
+    let mut ours = workspace.command(worker);
+    let mut pytorch = python::python(workspace)?;
+    pytorch.arg("xtask/python/engine_peer.py");
+    let measurements = Measurements::take(&mut ours, &mut pytorch, engine.pairs, engine.seconds_per_run)?;
+    if engine.json {
+        println!("{:#}", report::json(&measurements));
+    } else {
+        print!("{}", report::table(&measurements));
+    }
+    Ok(())
+}

@@ -1,0 +1,45 @@
+//! What a contributor runs besides cargo itself: `cargo xtask test`, `cargo xtask bench engine`.
+//!
+//! # Layout
+//!
+//! - [`mod@test`]: everything that must pass, as suites with one table at the end
+//! - [`mod@bench`]: our engine against PyTorch
+//! - [`python`]: the virtual environment that both use
+//! - [`workspace`]: where things are, and the programs we build
+//! - [`command`]: running other programs
+
+mod bench;
+mod command;
+mod python;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::workspace::Workspace;
+
+/// Tests and benchmarks.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+enum Task {
+    /// Sets up what the tests need, runs them, prints one table
+    Test(test::Arguments),
+    /// Measures
+    #[command(subcommand)]
+    Bench(bench::Bench),
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let task = Task::parse();
+    let workspace = Workspace::find()?;
+    let passed = match task {
+        Task::Test(arguments) => test::run(&workspace, &arguments)?,
+        Task::Bench(bench) => {
+            bench::run(&workspace, &bench)?;
+            true
+        }
+    };
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

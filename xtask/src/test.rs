@@ -1,0 +1,110 @@
+//! Everything that must pass: suites, cheap ones first, one table at the end.
+//!
+//! # Layout
+//!
+//! - [`outcome`]: what a suite reports
+//! - [`output`]: reading the output of cargo's tests and of pytest
+//! - [`suites`]: the suites that run other programs
+//! - [`licences`], [`text`]: the checks of our own
+
+mod licences;
+mod outcome;
+mod output;
+mod suites;
+mod text;
+
+use std::{env, time::Instant};
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+
+use self::outcome::{Outcome, Row};
+use crate::workspace::Workspace;
+
+/// Which suites to run.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Runs the slow suites too; as with CI=true
+    #[arg(long, conflicts_with = "suites")]
+    all: bool,
+    /// Runs only these
+    suites: Vec<Suite>,
+}
+
+/// A group of tests, in the order in which they run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Suite {
+    /// The layout of the code
+    Format,
+    /// Lints
+    Clippy,
+    /// The documentation builds without a warning
+    Docs,
+    /// Every dependency may be used
+    Licences,
+    /// The default build stays free of libtorch and OpenSSL
+    Dependencies,
+    /// No file names a machine's folders or a package host
+    Text,
+    /// Tests of all crates, with those in the documentation
+    Unit,
+    /// The example programs and the example job
+    Examples,
+    /// The real program, as a user runs it
+    E2e,
+    /// What PyTorch computes is still what the vectors say
+    Vectors,
+    /// The Python package
+    Python,
+    /// The program from scratch
+    BuildTime,
+}
+
+impl Suite {
+    fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
+    fn runs_by_default(self, workspace: &Workspace, all: bool) -> bool {
+        match self {
+            Self::BuildTime => all,
+            Self::Python => workspace.root.join(suites::PYTHON_TESTS).is_dir(),
+            _ => true,
+        }
+    }
+
+    fn run(self, workspace: &Workspace) -> Result<Outcome> {
+        match self {
+            Self::Format => suites::format(workspace),
+            Self::Clippy => suites::clippy(workspace),
+            Self::Docs => suites::docs(workspace),
+            Self::Licences => licences::check(workspace),
+            Self::Dependencies => suites::dependencies(workspace),
+            Self::Text => text::check(workspace),
+            Self::Unit => suites::unit(workspace),
+            Self::Examples => suites::examples(workspace),
+            Self::E2e => suites::e2e(workspace),
+            Self::Vectors => suites::vectors(workspace),
+            Self::Python => suites::python(workspace),
+            Self::BuildTime => suites::build_time(workspace),
+        }
+    }
+}
+
+/// Runs the suites and prints the table. Whether all passed.
+pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<bool> {
+    let all = arguments.all || env::var("CI").is_ok_and(|value| value == "true");
+    let chosen = |suite: Suite| match arguments.suites.as_slice() {
+        [] => suite.runs_by_default(workspace, all),
+        named => named.contains(&suite),
+    };
+    let mut rows = Vec::new();
+    for &suite in Suite::value_variants().iter().filter(|suite| chosen(**suite)) {
+        println!("\n== {}", suite.name());
+        let start = Instant::now();
+        let outcome = suite.run(workspace).unwrap_or_else(|error| Outcome::problems(&[format!("{error:#}")]));
+        rows.push(Row { suite: suite.name(), outcome, time: start.elapsed() });
+    }
+    print!("\n{}", outcome::table(&rows));
+    Ok(rows.iter().all(|row| row.outcome.passes()))
+}

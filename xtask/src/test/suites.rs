@@ -1,0 +1,181 @@
+//! The suites that run other programs.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use super::{
+    outcome::Outcome,
+    output::{CargoTests, PythonTests},
+};
+use crate::{command, python, workspace::Workspace};
+
+/// Where the tests of the Python package lie.
+pub(super) const PYTHON_TESTS: &str = "tests/python";
+
+/// A build of the program from scratch should take no longer.
+const BUILD_GOAL_SECONDS: f64 = 120.0;
+
+/// The least accuracy that `examples/digits.toml` must reach.
+const DIGITS_ACCURACY: f64 = 0.95;
+
+pub(super) fn format(workspace: &Workspace) -> Result<Outcome> {
+    component(workspace, "fmt", "rustfmt")?;
+    check(&mut workspace.cargo("fmt --all --check"))
+}
+
+pub(super) fn clippy(workspace: &Workspace) -> Result<Outcome> {
+    component(workspace, "clippy", "clippy")?;
+    check(&mut workspace.cargo("clippy --quiet --workspace --all-targets -- -D warnings"))
+}
+
+pub(super) fn docs(workspace: &Workspace) -> Result<Outcome> {
+    check(workspace.cargo("doc --quiet --workspace --no-deps").env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+pub(super) fn dependencies(workspace: &Workspace) -> Result<Outcome> {
+    const FORBIDDEN: [&str; 4] = ["tch", "torch-sys", "openssl", "openssl-sys"];
+    let tree = command::stdout(&mut workspace.cargo("tree --quiet --edges normal --target all --prefix none"))?;
+    let problems: Vec<_> = FORBIDDEN
+        .into_iter()
+        .filter(|name| tree.lines().any(|line| line.split(' ').next() == Some(name)))
+        .map(|name| format!("the default build depends on {name}: see `cargo tree --target all --invert {name}`"))
+        .collect();
+    Ok(Outcome::problems(&problems))
+}
+
+pub(super) fn unit(workspace: &Workspace) -> Result<Outcome> {
+    cargo_tests(&mut workspace.cargo("test --no-fail-fast --workspace --exclude outboard-e2e -- --show-output"))
+}
+
+pub(super) fn e2e(workspace: &Workspace) -> Result<Outcome> {
+    let program = workspace.program()?;
+    cargo_tests(
+        workspace.cargo("test --no-fail-fast --package outboard-e2e -- --show-output").env("OUTBOARD_BIN", program),
+    )
+}
+
+/// The example programs of the library and the example job, each with an empty `OUTBOARD_HOME`.
+pub(super) fn examples(workspace: &Workspace) -> Result<Outcome> {
+    let scratch = workspace.target.join("xtask-examples");
+    let _ = fs::remove_dir_all(&scratch);
+    fs::create_dir_all(&scratch)?;
+
+    let mut outcome = Outcome::default();
+    for example in rust_examples(&workspace.root.join("crates/runtime/examples"))? {
+        println!("example {example}");
+        let run = &mut workspace.cargo(&format!("run --quiet --package outboard --example {example}"));
+        outcome.add(check(run.env("OUTBOARD_HOME", scratch.join(example)))?);
+    }
+    println!("outboard train examples/digits.toml");
+    let job = workspace.root.join("examples/digits.toml");
+    let mut train = Command::new(workspace.program()?);
+    train.arg("train").arg(job).arg("--json").current_dir(&scratch).env("OUTBOARD_HOME", scratch.join("digits"));
+    outcome.add(digits(&command::stdout(&mut train)?)?);
+    Ok(outcome)
+}
+
+pub(super) fn vectors(workspace: &Workspace) -> Result<Outcome> {
+    check(python::python(workspace)?.args(["tests/vectors/generate.py", "--check"]))
+}
+
+pub(super) fn python(workspace: &Workspace) -> Result<Outcome> {
+    let program = workspace.program()?;
+    let mut tests = PythonTests::default();
+    let mut pytest = python::python(workspace)?;
+    pytest.args(["-m", "pytest", "-q", "-r", "s", "-p", "no:cacheprovider", PYTHON_TESTS]).env("OUTBOARD_BIN", program);
+    let status = command::lines(&mut pytest, |line| {
+        println!("{line}");
+        tests.line(line);
+    })?;
+    Ok(tests.finish(status.success()))
+}
+
+/// The time is printed, not judged: the machine may be busy.
+pub(super) fn build_time(workspace: &Workspace) -> Result<Outcome> {
+    let target = workspace.target.join("build-time");
+    let _ = fs::remove_dir_all(&target);
+    let mut build = workspace.cargo("build --quiet --release --package outboard-cli --target-dir");
+    let start = Instant::now();
+    let outcome = check(build.arg(&target))?;
+    let seconds = start.elapsed().as_secs_f64();
+    let verdict = if seconds <= BUILD_GOAL_SECONDS { "met" } else { "missed" };
+    println!("a clean release build takes {seconds:.0} s; the goal of {BUILD_GOAL_SECONDS} s is {verdict}");
+    fs::remove_dir_all(target)?;
+    Ok(outcome)
+}
+
+/// One check: the command succeeds.
+fn check(command: &mut Command) -> Result<Outcome> {
+    Ok(Outcome::check(command::status(command)?.success()))
+}
+
+fn cargo_tests(command: &mut Command) -> Result<Outcome> {
+    let mut tests = CargoTests::default();
+    let status = command::lines(command, |line| {
+        if tests.line(line) {
+            println!("{line}");
+        }
+    })?;
+    Ok(tests.finish(status.success()))
+}
+
+/// Installs a component of the toolchain where it is missing.
+fn component(workspace: &Workspace, subcommand: &str, component: &str) -> Result<()> {
+    if command::stdout(workspace.cargo(subcommand).arg("--version")).is_ok() {
+        return Ok(());
+    }
+    command::run(Command::new("rustup").args(["component", "add", component]))
+        .with_context(|| format!("install {component} for this toolchain"))
+}
+
+/// The names of the examples in `folder`, if there is one.
+fn rust_examples(folder: &Path) -> Result<Vec<String>> {
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let paths: Vec<PathBuf> = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    let sources = paths.iter().filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    let mut names: Vec<_> = sources.filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned())).collect();
+    names.sort();
+    Ok(names)
+}
+
+/// Judges the last line of the program's `--json` output.
+fn digits(output: &str) -> Result<Outcome> {
+    let line = output.lines().rfind(|line| !line.trim().is_empty()).context("the program printed nothing")?;
+    println!("{line}");
+    let result: Value = serde_json::from_str(line)?;
+    let accuracy = result["metrics"]["validation_accuracy"].as_f64().unwrap_or_default();
+    let mut problems = Vec::new();
+    if result["status"] != "succeeded" {
+        problems.push(format!("status is {}", result["status"]));
+    }
+    if accuracy < DIGITS_ACCURACY {
+        problems.push(format!("the validation accuracy {accuracy} is below {DIGITS_ACCURACY}"));
+    }
+    Ok(Outcome::problems(&problems))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_are_judged_by_the_last_line() {
+        let judge = |last: &str| digits(&format!("{{\"epoch\":1}}\n{last}\n\n"));
+        let passes = |last: &str| judge(last).unwrap().passes();
+        assert!(passes(r#"{"status":"succeeded","metrics":{"validation_accuracy":0.97}}"#));
+        assert!(!passes(r#"{"status":"succeeded","metrics":{"validation_accuracy":0.9}}"#));
+        assert!(!passes(r#"{"status":"failed","metrics":{"validation_accuracy":0.97}}"#));
+        assert!(!passes(r#"{"status":"succeeded","metrics":null}"#));
+        assert!(judge("done").is_err());
+        assert!(digits("\n").is_err());
+    }
+}
