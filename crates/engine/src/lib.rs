@@ -8,6 +8,7 @@ pub mod network;
 pub mod numerics;
 mod ops;
 pub mod optimizer;
+mod parameters;
 pub mod simd;
 pub mod trainer;
 

@@ -235,7 +235,7 @@ impl Trainer {
         tensors.extend(self.network.weights().map(|(name, t)| (format!("model.{name}"), t)));
         if self.position.step > 0 {
             let state = self.network.optimizer_state(&self.train);
-            tensors.extend(state.map(|(name, key, t)| (format!("optimizer.{name}.{key}"), t)));
+            tensors.extend(state.map(|(name, t)| (format!("optimizer.{name}"), t)));
         }
         tensors.extend(self.best.iter().map(|(name, t): (&String, &Tensor)| (format!("best.{name}"), t.clone())));
         Checkpoint { position: Position { numerics: numerics::class().into(), ..self.position.clone() }, tensors }

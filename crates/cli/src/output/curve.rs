@@ -1,32 +1,26 @@
 //! The loss curve, drawn with characters.
 
 use outboard::task::Epoch;
-use textplots::{Chart, Plot, Shape};
+use rasciigraph::{Config, plot};
 
-/// Width and height in dots; a character holds two by four.
-const SIZE: (u32, u32) = (100, 32);
+/// Rows of the drawing, and its width in characters.
+const SIZE: (u32, u32) = (8, 56);
 
-/// Training and validation loss over the epochs; nothing for fewer than three.
+/// The course of the validation loss, or of the training loss where nothing is held out; nothing for fewer than three
+/// epochs or a loss that never changes.
 pub(crate) fn draw(history: &[Epoch]) -> Option<String> {
+    let (first, last) = (history.first()?, history.last()?);
     if history.len() < 3 {
         return None;
     }
-    let series = |f: fn(&Epoch) -> Option<f64>| -> Vec<(f32, f32)> {
-        history.iter().filter_map(|epoch| Some((epoch.epoch as f32, f(epoch)? as f32))).collect()
-    };
-    let (train, validation) = (series(|e| Some(e.loss)), series(|e| e.validation_loss));
-    let all = || train.iter().chain(&validation).map(|(_, loss)| *loss);
-    let (low, high) = (all().fold(f32::MAX, f32::min), all().fold(f32::MIN, f32::max));
-    let high = if high > low { high } else { low + 1.0 };
-    let (first, last) = (train[0].0, train[train.len() - 1].0);
-    let lines = (Shape::Lines(&train), Shape::Points(&validation));
-    let mut chart = Chart::new_with_y_range(SIZE.0, SIZE.1, first, last, low, high);
-    let plotted = chart.lineplot(&lines.0).lineplot(&lines.1);
-    plotted.borders();
-    plotted.axis();
-    plotted.figures();
-    let title = if validation.is_empty() { "loss" } else { "loss (line: training, points: validation)" };
-    Some(format!("{title}\n{}", plotted.to_string().trim_end()))
+    let what = if first.validation_loss.is_some() { "validation loss" } else { "loss" };
+    let losses: Vec<f64> = history.iter().map(|epoch| epoch.validation_loss.unwrap_or(epoch.loss)).collect();
+    if losses.iter().all(|loss| *loss == losses[0]) {
+        return None;
+    }
+    let config = Config::default().with_height(SIZE.0).with_width(SIZE.1);
+    let caption = format!("{what}, epochs {} to {}", first.epoch, last.epoch);
+    Some(plot(losses, config.with_caption(caption)).trim_end().to_string())
 }
 
 #[cfg(test)]
@@ -37,18 +31,19 @@ mod tests {
     fn draws_falling_flat_and_short_histories() {
         let epoch = |n: u32, loss: f64| Epoch {
             epoch: n,
-            loss,
+            loss: loss + 1.0,
             accuracy: None,
-            validation_loss: Some(loss + 0.1),
+            validation_loss: Some(loss),
             validation_accuracy: None,
             learning_rate: 0.1,
             seconds: 1.0,
             samples_per_second: 1.0,
         };
-        let curve = draw(&(1..=20).map(|n| epoch(n, 2.0 / f64::from(n))).collect::<Vec<_>>()).unwrap();
-        assert!(curve.starts_with("loss (line: training, points: validation)\n"), "{curve}");
-        assert!(curve.contains("2.1") && curve.contains("0.1") && curve.contains("20.0"), "{curve}");
-        assert!(draw(&[1, 2, 3].map(|n| epoch(n, 0.0))).is_some());
-        assert!(draw(&[epoch(1, 1.0)]).is_none());
+        let falling: Vec<_> = (1..=20).map(|n| epoch(n, 2.0 / f64::from(n))).collect();
+        let curve = draw(&falling).unwrap();
+        assert!(curve.contains("2.00") && curve.contains("0.10"), "{curve}");
+        assert!(curve.ends_with("validation loss, epochs 1 to 20"), "{curve}");
+        assert!(draw(&[1, 2, 3].map(|n| epoch(n, 0.5))).is_none());
+        assert!(draw(&falling[..2]).is_none());
     }
 }

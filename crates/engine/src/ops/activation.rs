@@ -4,7 +4,7 @@ use outboard_core::{Layer, layer::GeluApproximation};
 
 use super::{Op, Pass, map, map_gradient};
 use crate::{
-    network::Parameters,
+    parameters::Parameters,
     simd::{exp, sigmoid, tanh},
 };
 

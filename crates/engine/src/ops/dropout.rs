@@ -3,7 +3,7 @@
 use outboard_protocol::random::DropoutMask;
 
 use super::{Op, Pass, map};
-use crate::network::Parameters;
+use crate::parameters::Parameters;
 
 #[derive(Debug)]
 pub(crate) struct Dropout {

@@ -10,7 +10,7 @@ use std::fmt::Debug;
 use outboard_core::{Layer, layer::Planned};
 use rayon::prelude::*;
 
-use crate::{network::Parameters, simd::simd};
+use crate::{parameters::Parameters, simd::simd};
 
 /// What an op needs to know of the pass it is in.
 #[derive(Clone, Copy, Debug)]
@@ -54,12 +54,19 @@ pub(crate) trait Op: Debug + Send + Sync {
 pub(crate) fn build(plan: &[Planned], parameters: &Parameters) -> Vec<Box<dyn Op>> {
     let mut ops: Vec<Box<dyn Op>> = Vec::new();
     let mut layers = plan.iter().peekable();
+    // Whether the op before leaves the mask of its relu to this one.
+    let mut after_relu = false;
     while let Some(planned) = layers.next() {
         let width = planned.output.iter().product();
         match &planned.layer {
             Layer::Linear { .. } => {
                 let relu = layers.next_if(|next| next.layer == Layer::Relu).is_some();
-                ops.push(Box::new(linear::Linear::new(planned, parameters, relu)));
+                let masked_above = relu && matches!(layers.peek(), Some(Planned { layer: Layer::Linear { .. }, .. }));
+                let mut linear = linear::Linear::new(planned, parameters);
+                (linear.relu, linear.masked_above, linear.after_relu) = (relu, masked_above, after_relu);
+                ops.push(Box::new(linear));
+                after_relu = masked_above;
+                continue;
             }
             Layer::Flatten => {}
             Layer::Softmax => {

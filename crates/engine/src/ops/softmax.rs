@@ -2,7 +2,7 @@
 
 use super::{Op, Pass};
 use crate::{
-    network::Parameters,
+    parameters::Parameters,
     simd::{exp, simd},
 };
 

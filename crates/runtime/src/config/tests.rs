@@ -9,7 +9,7 @@ use super::*;
 fn sources(file: &str) -> (TempDir, Sources) {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("outboard.toml"), file).unwrap();
-    let environment = vec![("HOME".into(), "/home/me".into()), ("PATH".into(), "/bin".into())];
+    let environment = vec![("HOME".into(), "/users/me".into()), ("PATH".into(), "/bin".into())];
     let sources = Sources { directory: folder.path().into(), environment, overrides: Vec::new() };
     (folder, sources)
 }
@@ -44,7 +44,7 @@ fn defaults_need_no_file() {
     assert_eq!(
         Config::load(&sources).unwrap(),
         Config {
-            home: "/home/me/.local/share/outboard".into(),
+            home: "/users/me/.local/share/outboard".into(),
             checkpoint: Checkpoint { every: Duration::from_secs(10) },
             providers: Providers { cpu: CpuConfig { enabled: true, threads: 0 } },
         }
@@ -94,9 +94,9 @@ fn the_process_is_read() {
         assert_eq!(config.checkpoint.every, Duration::from_secs(3600));
 
         jail.set_env("OUTBOARD_HOME", "~/here");
-        jail.set_env("HOME", "/home/you");
+        jail.set_env("HOME", "/users/you");
         let sources = Sources::from_process(Vec::new()).map_err(|e| e.to_string())?;
-        assert_eq!(Config::load(&sources).map_err(|e| e.report())?.home, Path::new("/home/you/here"));
+        assert_eq!(Config::load(&sources).map_err(|e| e.report())?.home, Path::new("/users/you/here"));
         Ok(())
     });
 }

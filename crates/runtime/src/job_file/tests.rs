@@ -25,7 +25,7 @@ deadline = "10m"
 "#;
 
 fn read(text: &str) -> Result<Job> {
-    parse_job(text, Path::new("/work/job.toml"))
+    parse_job(text, Path::new("/jobs/job.toml"))
 }
 
 /// What is said about the job with one text in it replaced.
@@ -40,15 +40,15 @@ fn refusal(from: &str, to: &str) -> String {
 #[test]
 fn paths_start_at_the_folder_of_the_file() {
     let job = read(JOB).unwrap();
-    assert_eq!(job.output.as_deref(), Some(Path::new("/work/runs/one")));
-    assert_eq!(job.data.train, Path::new("/work/data/digits.csv"));
+    assert_eq!(job.output.as_deref(), Some(Path::new("/jobs/runs/one")));
+    assert_eq!(job.data.train, Path::new("/jobs/data/digits.csv"));
     assert_eq!(job.data.validation, Some(Validation::Fraction(0.2)));
     assert_eq!(job.limits.max_cost_usd, Some(NanoUsd(500_000_000)));
 
     let text =
         JOB.replace("validation = 0.2", "validation = \"./held.csv\"").replace("[data]", "weights = \"/w.st\"\n[data]");
     let job = read(&text).unwrap();
-    assert_eq!(job.data.validation, Some(Validation::File("/work/held.csv".into())));
+    assert_eq!(job.data.validation, Some(Validation::File("/jobs/held.csv".into())));
     assert_eq!(job.model.weights.as_deref(), Some(Path::new("/w.st")));
 
     let here = std::env::current_dir().unwrap();
@@ -59,20 +59,20 @@ fn paths_start_at_the_folder_of_the_file() {
 fn unknown_keys_are_named_with_the_nearest_right_one() {
     assert_eq!(
         refusal("output = ", "outptu = "),
-        "unknown key `outptu`\n  key: outptu\n  file: /work/job.toml\n  line: 1\n  try: write `output`"
+        "unknown key `outptu`\n  key: outptu\n  file: /jobs/job.toml\n  line: 1\n  try: write `output`"
     );
     assert_eq!(
         refusal("epochs = 20", "epoch = 20"),
-        "unknown key `train.epoch`\n  key: train.epoch\n  file: /work/job.toml\n  line: 14\n  try: write `epochs`"
+        "unknown key `train.epoch`\n  key: train.epoch\n  file: /jobs/job.toml\n  line: 14\n  try: write `epochs`"
     );
     assert_eq!(
         refusal("lr = 1e-3", "learning_rate = 1e-3"),
-        "unknown key `train.optimizer.learning_rate`\n  key: train.optimizer.learning_rate\n  file: /work/job.toml\n  \
+        "unknown key `train.optimizer.learning_rate`\n  key: train.optimizer.learning_rate\n  file: /jobs/job.toml\n  \
          line: 13\n  try: use one of `lr`, `betas`, `eps`, `weight_decay`"
     );
     assert_eq!(
         refusal("out = 10", "out = 10, bais = true"),
-        "unknown key `model.layers[2].bais`\n  key: model.layers[2].bais\n  file: /work/job.toml\n  line: 5\n  \
+        "unknown key `model.layers[2].bais`\n  key: model.layers[2].bais\n  file: /jobs/job.toml\n  line: 5\n  \
          try: write `bias`"
     );
 }
@@ -81,7 +81,7 @@ fn unknown_keys_are_named_with_the_nearest_right_one() {
 fn a_type_without_keys_takes_none() {
     assert_eq!(
         refusal("\"relu\"", "{ type = \"relu\", p = 1 }"),
-        "unknown key `model.layers[1].p`\n  key: model.layers[1].p\n  file: /work/job.toml\n  line: 4\n  try: remove it"
+        "unknown key `model.layers[1].p`\n  key: model.layers[1].p\n  file: /jobs/job.toml\n  line: 4\n  try: remove it"
     );
     for (from, to, key) in [
         ("\"cross_entropy\"", "{ type = \"mse\", delta = 1 }", "train.loss.delta"),
@@ -96,7 +96,7 @@ fn a_type_without_keys_takes_none() {
 fn wrong_values_are_named_with_what_is_right() {
     assert_eq!(
         refusal("epochs = 20", "epochs = \"ten\""),
-        "`train.epochs` is \"ten\", but must be a whole number\n  key: train.epochs\n  file: /work/job.toml\n  \
+        "`train.epochs` is \"ten\", but must be a whole number\n  key: train.epochs\n  file: /jobs/job.toml\n  \
          line: 14\n  try: write it as in `epochs = 20`"
     );
     for (from, to, message) in [
@@ -133,7 +133,7 @@ fn wrong_values_are_named_with_what_is_right() {
     assert_eq!(
         refusal("\"10m\"", "\"soon\""),
         "`limits.deadline`: `soon` is not a duration, such as \"10m\" or \"2h 30m\": expected number at 0\n  \
-         key: limits.deadline\n  file: /work/job.toml\n  line: 19\n  try: write it as in `deadline = \"10m\"`"
+         key: limits.deadline\n  file: /jobs/job.toml\n  line: 19\n  try: write it as in `deadline = \"10m\"`"
     );
 }
 
@@ -142,17 +142,17 @@ fn values_out_of_range_are_located() {
     assert_eq!(
         refusal("lr = 1e-3", "lr = nan"),
         "`train.optimizer.lr` is NaN, but must be a number above 0\n  key: train.optimizer.lr\n  \
-         file: /work/job.toml\n  line: 13\n  try: set it to a number above 0"
+         file: /jobs/job.toml\n  line: 13\n  try: set it to a number above 0"
     );
     assert_eq!(
         refusal("validation = 0.2", "validation = 1.5"),
         "`data.validation` is 1.5, but must be a share of the rows between 0 and 1, such as 0.2\n  \
-         key: data.validation\n  file: /work/job.toml\n  line: 10\n  \
+         key: data.validation\n  file: /jobs/job.toml\n  line: 10\n  \
          try: set it to a share of the rows between 0 and 1, such as 0.2"
     );
     assert_eq!(
         refusal("batch_size = 64", "batch_size = 0"),
-        "`train.batch_size` is 0, but must be at least 1\n  key: train.batch_size\n  file: /work/job.toml\n  \
+        "`train.batch_size` is 0, but must be at least 1\n  key: train.batch_size\n  file: /jobs/job.toml\n  \
          line: 15\n  try: set it to at least 1"
     );
     let message = refusal("lr = 1e-3", "lr = -0.1");
@@ -173,12 +173,12 @@ fn what_is_missing_is_said_with_what_to_add() {
     }
     assert_eq!(
         refusal("epochs = 20\n", ""),
-        "`train.epochs` is missing\n  key: train.epochs\n  file: /work/job.toml\n  line: 11\n  \
+        "`train.epochs` is missing\n  key: train.epochs\n  file: /jobs/job.toml\n  line: 11\n  \
          try: add `epochs = 20` under `[train]`"
     );
     assert_eq!(
         read("[data]\ntrain = \"a\"\ntarget = \"b\"\n[train]\nloss = \"mse\"\nepochs = 1\n").unwrap_err().report(),
-        "`model` is missing\n  key: model\n  file: /work/job.toml\n  try: add a `[model]` table"
+        "`model` is missing\n  key: model\n  file: /jobs/job.toml\n  try: add a `[model]` table"
     );
 }
 
@@ -187,17 +187,17 @@ fn unknown_names_are_met_with_the_nearest_and_all_others() {
     assert_eq!(
         refusal("\"cross_entropy\"", "\"crossentropy\""),
         "`train.loss` is \"crossentropy\", but must be one of \"cross_entropy\", \"mse\", \"l1\", \"huber\", \
-         \"bce_with_logits\"\n  key: train.loss\n  file: /work/job.toml\n  line: 12\n  try: write \"cross_entropy\""
+         \"bce_with_logits\"\n  key: train.loss\n  file: /jobs/job.toml\n  line: 12\n  try: write \"cross_entropy\""
     );
     assert_eq!(
         refusal("\"adam\"", "\"lion\""),
         "`train.optimizer.type` is \"lion\", but must be one of \"sgd\", \"adam\", \"adamw\"\n  \
-         key: train.optimizer.type\n  file: /work/job.toml\n  line: 13\n  try: use one of \"sgd\", \"adam\", \"adamw\""
+         key: train.optimizer.type\n  file: /jobs/job.toml\n  line: 13\n  try: use one of \"sgd\", \"adam\", \"adamw\""
     );
     assert_eq!(
         refusal("\"relu\"", "\"rely\""),
         "`model.layers[1]` is \"rely\", but must be one of \"linear\", \"relu\", \"gelu\", \"silu\", \"tanh\", \
-         \"sigmoid\", \"softmax\", \"flatten\", \"dropout\"\n  key: model.layers[1]\n  file: /work/job.toml\n  \
+         \"sigmoid\", \"softmax\", \"flatten\", \"dropout\"\n  key: model.layers[1]\n  file: /jobs/job.toml\n  \
          line: 4\n  try: write \"relu\""
     );
     let message = refusal("{ type = \"linear\", out = 10 }", "{ type = \"lineer\", out = 10 }");
@@ -209,13 +209,13 @@ fn unknown_names_are_met_with_the_nearest_and_all_others() {
 fn broken_toml_is_located() {
     assert_eq!(
         refusal("epochs = 20", "epochs = many"),
-        "/work/job.toml is not valid TOML: string values must be quoted, expected literal string\n  \
-         file: /work/job.toml\n  line: 14\n  column: 10\n  \
+        "/jobs/job.toml is not valid TOML: string values must be quoted, expected literal string\n  \
+         file: /jobs/job.toml\n  line: 14\n  column: 10\n  \
          try: correct it there: a table starts with `[name]`, a value is `key = value`, text is in quotes"
     );
     assert_eq!(
         refusal("seed = 7", "epochs = 7").lines().take(4).collect::<Vec<_>>(),
-        ["/work/job.toml is not valid TOML: duplicate key", "  file: /work/job.toml", "  line: 16", "  column: 1"]
+        ["/jobs/job.toml is not valid TOML: duplicate key", "  file: /jobs/job.toml", "  line: 16", "  column: 1"]
     );
 }
 
@@ -277,7 +277,7 @@ fn the_example_is_read() {
 #[test]
 fn deep_nesting_is_refused() {
     for text in ["a.".repeat(100_000) + "a = 1", format!("a = {}", "[".repeat(100_000)), "a = {a = ".repeat(50_000)] {
-        assert!(read(&text).unwrap_err().to_string().starts_with("/work/job.toml is not valid TOML: "));
+        assert!(read(&text).unwrap_err().to_string().starts_with("/jobs/job.toml is not valid TOML: "));
     }
 }
 
@@ -304,7 +304,7 @@ proptest! {
             }
         }
         if let Err(error) = read(&text.into_iter().collect::<String>()) {
-            prop_assert!(error.context().contains(&("file", "/work/job.toml".into())), "{}", error.report());
+            prop_assert!(error.context().contains(&("file", "/jobs/job.toml".into())), "{}", error.report());
             prop_assert!(error.advice().is_some(), "{}", error.report());
         }
     }

@@ -31,8 +31,9 @@ fn optimizers_agree_with_pytorch() {
             let start = file.tensor(&format!("start.{tensor}")).unwrap();
             let from = values.len();
             values.extend(floats(start.data()));
-            let parameter = layer::Parameter { name: tensor.into(), shape: start.shape().to_vec(), fan_in: 1 };
-            layout.push((parameter, from..values.len()));
+            let parameter = Parameter { name: tensor.into(), shape: start.shape().to_vec(), fan_in: 1 };
+            let place = Place { transposed: false, ..Place::new(parameter, from) };
+            layout.push(place);
         }
         let n = values.len();
         let state = [0, 1].map(|i| if i < state_names(&optimizer).len() { vec![0.0; n] } else { Vec::new() });
@@ -50,8 +51,9 @@ fn optimizers_agree_with_pytorch() {
                 let size = parameters.values(slot).len();
                 let now = &gradients[tensor][step * size..][..size];
                 // A block smaller than the tensor, so that its edges are met.
-                parameters
-                    .update(slot, 7, |index, gradient| gradient.copy_from_slice(&now[index * 7..][..gradient.len()]));
+                parameters.update(&[(slot, 7)], |_, index, gradient| {
+                    gradient.copy_from_slice(&now[index * 7..][..gradient.len()])
+                });
             }
             if clipping {
                 parameters.update_clipped(update, norm, value);
