@@ -35,8 +35,9 @@ fn run(command: Command, global: &Global, printer: &Printer) -> Result<ExitCode>
         .map_err(|e| Error::new(ErrorKind::Unexpected, "cannot start the runtime").because(e))?;
     let sources = Sources::from_process(global.set.clone())?;
     let client = || Client::new(Config::load(&sources)?);
-    match command {
-        Command::Train(arguments) => runtime.block_on(train::train(&client()?, arguments, global, printer)),
+    let code = match command {
+        // A job that is done is done, whether or not its lines could be printed.
+        Command::Train(arguments) => return runtime.block_on(train::train(&client()?, arguments, global, printer)),
         Command::Evaluate(arguments) => runtime.block_on(apply::evaluate(&client()?, &arguments, global, printer)),
         Command::Predict(arguments) => runtime.block_on(apply::predict(&client()?, &arguments, global, printer)),
         Command::Model(args::Model::Show { file }) => show::model(&file, global, printer),
@@ -47,7 +48,8 @@ fn run(command: Command, global: &Global, printer: &Printer) -> Result<ExitCode>
             printer.line(String::from_utf8_lossy(&script).trim_end());
             Ok(ExitCode::SUCCESS)
         }
-    }
+    }?;
+    printer.check().map(|()| code)
 }
 
 /// The documented exit code of a failure.
@@ -67,7 +69,11 @@ fn log(global: &Global) -> Result<()> {
             .at("flag", "--log")
             .hint("use error, warn, info, debug or trace")
     })?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        // It would panic where standard error is closed.
+        .log_internal_errors(false);
     match global.log_format {
         LogFormat::Text => subscriber.init(),
         LogFormat::Json => subscriber.json().init(),

@@ -1,6 +1,6 @@
 //! One error type: what went wrong, where, and what to do about it.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -106,7 +106,7 @@ struct Inner {
     message: String,
     provider: Option<String>,
     operation: Option<&'static str>,
-    context: Vec<(&'static str, String)>,
+    context: Vec<(Cow<'static, str>, String)>,
     hint: Option<String>,
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
@@ -156,8 +156,8 @@ impl Error {
 
     /// Adds where it happened: file, key, layer, row.
     #[must_use]
-    pub fn at(mut self, what: &'static str, value: impl fmt::Display) -> Self {
-        self.0.context.push((what, value.to_string()));
+    pub fn at(mut self, what: impl Into<Cow<'static, str>>, value: impl fmt::Display) -> Self {
+        self.0.context.push((what.into(), value.to_string()));
         self
     }
 
@@ -201,7 +201,7 @@ impl Error {
 
     /// Where it happened, as pairs of what and value.
     #[must_use]
-    pub fn context(&self) -> &[(&'static str, String)] {
+    pub fn context(&self) -> &[(Cow<'static, str>, String)] {
         &self.0.context
     }
 
@@ -271,6 +271,9 @@ impl<T> IoContext<T> for std::io::Result<T> {
                 }
                 Io::NotADirectory => {
                     (ErrorKind::InvalidRequest, "a part of the path is not a folder", "choose another place")
+                }
+                Io::AlreadyExists => {
+                    (ErrorKind::InvalidRequest, "a file of that name is in its place", "choose another place")
                 }
                 Io::IsADirectory => (ErrorKind::InvalidRequest, "it is a folder, not a file", "name a file in it"),
                 _ => (ErrorKind::InvalidRequest, "", "check the path and the disk"),

@@ -16,6 +16,7 @@ use crate::{
 
 const FEATURE_HINT: &str = "fix the cell, or list the column in `data.categorical` or `data.exclude`";
 const TARGET_HINT: &str = "fix the cell, or use `loss = \"cross_entropy\"` if the column holds classes";
+const ROW_HINT: &str = "fix the cell, or remove the row";
 const TRAINED_HINT: &str = "fix the cell: the training data has numbers in this column";
 
 /// A column to read.
@@ -70,7 +71,7 @@ pub(crate) fn of_schema(schema: &Schema, labelled: bool, source: &Source) -> Res
             name: name.to_string(),
             cells: labels
                 .map_or(Cells::Numbers(TRAINED_HINT), |(role, labels)| Cells::Labels(Labels::known(role, labels))),
-            position: source.position(name).ok_or_else(|| lacking(source, name))?,
+            position: source.position(name).ok_or_else(|| lacking(source, name, schema))?,
         })
     };
     let feature = |feature: &Feature| match feature {
@@ -104,10 +105,8 @@ fn number<'a>(text: &str, hint: &'a str) -> Result<f64, (String, &'a str)> {
     match text.parse::<u32>().map(f64::from).or_else(|_| text.parse::<f64>()) {
         // Within f32 here, no sum in the fit can overflow later.
         Ok(value) if (value as f32).is_finite() => Ok(value),
-        Ok(value) if value.is_nan() => Err((format!("{} is not a number", shown(text)), hint)),
-        Ok(_) if text.contains(['i', 'I']) => {
-            Err((format!("{} is not finite", shown(text)), "fix the cell, or remove the row"))
-        }
+        Ok(value) if value.is_nan() => Err((format!("{} is not a number", shown(text)), ROW_HINT)),
+        Ok(_) if text.contains(['i', 'I']) => Err((format!("{} is not finite", shown(text)), ROW_HINT)),
         Ok(_) => Err((format!("{} is too large for a 32-bit float", shown(text)), "use a larger unit for the column")),
         Err(_) if text.replacen(',', ".", 1).parse::<f64>().is_ok() => {
             Err((format!("{} is not a number", shown(text)), "write decimals with a point"))
@@ -117,11 +116,12 @@ fn number<'a>(text: &str, hint: &'a str) -> Result<f64, (String, &'a str)> {
 }
 
 /// Where the column is that the job names in `key`.
-fn named(source: &Source, name: &str, key: &str) -> Result<usize> {
+fn named(source: &Source, name: &str, key: &'static str) -> Result<usize> {
     source.position(name).ok_or_else(|| {
         source
             .refuse(format!("`{key}` names {}, but the file has no such column", shown(name)))
             .at("column", cut(name))
+            .at("key", key)
             .hint(match nearest(name, source.names()) {
                 Some(nearest) => format!("use {}", shown(nearest)),
                 None => format!("use one of its columns: {}", columns(source)),
@@ -130,11 +130,13 @@ fn named(source: &Source, name: &str, key: &str) -> Result<usize> {
 }
 
 /// A file without a column that the model needs.
-fn lacking(source: &Source, name: &str) -> Error {
+fn lacking(source: &Source, name: &str, schema: &Schema) -> Error {
+    let needed: HashSet<_> = schema.features.iter().map(Feature::name).chain([schema.target.name()]).collect();
+    let spare: Vec<_> = source.names().iter().filter(|name| !needed.contains(name.as_str())).cloned().collect();
     source
         .refuse(format!("the training data has a column {}, but this file has not", shown(name)))
         .at("column", cut(name))
-        .hint(match nearest(name, source.names()) {
+        .hint(match nearest(name, &spare) {
             Some(nearest) => format!("rename {} in its header, or add the column", shown(nearest)),
             None => format!("add the column to those it has: {}", columns(source)),
         })
@@ -145,7 +147,7 @@ fn columns(source: &Source) -> String {
 }
 
 /// The names that `key` lists, each a column of the file.
-fn names<'a>(source: &Source, names: &'a [String], key: &str) -> Result<HashSet<&'a str>> {
+fn names<'a>(source: &Source, names: &'a [String], key: &'static str) -> Result<HashSet<&'a str>> {
     names.iter().map(|name| named(source, name, key).map(|_| name.as_str())).collect()
 }
 

@@ -35,9 +35,13 @@ pub struct Training {
 /// The same file, job and seed give the same split and the same numbers.
 ///
 /// # Errors
-/// `NotFound` where a file is missing, `InvalidRequest` where one can't be read as the job says, with file, row and
-/// column.
+/// `NotFound` where a file is missing, `InvalidRequest` where one can't be read as the job says, with the job's key,
+/// file, row and column.
 pub fn read_training(data: &Data, loss: &Loss, seed: u64) -> Result<Training> {
+    read_job(data, loss, seed).map_err(|error| at_key(error, "data.train"))
+}
+
+fn read_job(data: &Data, loss: &Loss, seed: u64) -> Result<Training> {
     let source = Source::open(&data.train)?;
     let (mut features, mut target) = columns::of_job(data, loss, &source)?;
     let mut table = Table::read(&source, &mut features, Some(&mut target))?;
@@ -63,9 +67,17 @@ pub fn read_training(data: &Data, loss: &Loss, seed: u64) -> Result<Training> {
     let validation = match &data.validation {
         None => None,
         Some(Validation::Fraction(_)) => Some(table.dataset(&schema, &held_out)?),
-        Some(Validation::File(path)) => Some(read_labelled(path, &schema)?),
+        Some(Validation::File(path)) => Some(read_labelled(path, &schema).map_err(|e| at_key(e, "data.validation"))?),
     };
     Ok(Training { train: table.dataset(&schema, &train)?, schema, validation })
+}
+
+/// Names the key of the job that is to be changed, unless the error does.
+fn at_key(error: Error, key: &str) -> Error {
+    match error.context().iter().any(|(what, _)| *what == "key") {
+        true => error,
+        false => error.at("key", key),
+    }
 }
 
 /// Reads a file as the model was trained, with its target column. Other columns are ignored.

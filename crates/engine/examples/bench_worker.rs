@@ -70,7 +70,7 @@ fn trainer(request: &Request) -> Result<Trainer> {
     let data = Dataset { shape: vec![*input], x, y };
     let plan = layer::plan(&layers, &[*input])?;
     let tensors = initial::weights(&plan, 0).into_iter().map(|(name, t)| (format!("model.{name}"), t)).collect();
-    let start = Checkpoint { position: Position::start(0, ""), tensors };
+    let start = Checkpoint { position: Position::start("bench", 0), tensors };
     Ok(Trainer::new(&Architecture { layers, input: vec![*input] }, &train, data, None, &start)?)
 }
 

@@ -115,16 +115,28 @@ fn cross_entropy(
     let total: f64 = classes.iter().map(|&class| f64::from(weight_of(class as usize))).sum();
     let mut sums = LossSums { weight: total, ..LossSums::default() };
     let even = smoothing / outputs as f32;
+    let share = (1.0 / total) as f32;
+    let wanted = gradient.is_some();
+    let mut scratch = vec![0.0; if wanted { 0 } else { outputs }];
     for (i, (row, &class)) in y.chunks_exact(outputs).zip(classes).enumerate() {
         let class = class as usize;
+        // Powers go where the gradient will be, so that each is computed once.
+        let powers = match gradient.as_deref_mut() {
+            Some(gradient) => &mut gradient[i * outputs..(i + 1) * outputs],
+            None => &mut scratch[..],
+        };
         let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let best = row.iter().position(|&x| x == max);
-        sums.correct += u64::from(best == Some(class));
-        let sum: f32 = row.iter().map(|&x| exp(x - max)).sum();
+        sums.correct += u64::from(row.iter().position(|&x| x == max) == Some(class));
+        let mut sum = 0.0;
+        for (power, &x) in powers.iter_mut().zip(row) {
+            *power = exp(x - max);
+            sum += *power;
+        }
         let log_sum = sum.ln();
         let log_p = |x: f32| x - max - log_sum;
-        let mut loss = (1.0 - smoothing) * weight_of(class) * -log_p(row[class]);
-        let mut pull = (1.0 - smoothing) * weight_of(class);
+        let hard = (1.0 - smoothing) * weight_of(class);
+        let mut loss = hard * -log_p(row[class]);
+        let mut pull = hard;
         if smoothing > 0.0 {
             for (c, &x) in row.iter().enumerate() {
                 loss += even * weight_of(c) * -log_p(x);
@@ -132,15 +144,13 @@ fn cross_entropy(
             }
         }
         sums.loss += f64::from(loss);
-        if let Some(gradient) = gradient.as_deref_mut() {
-            let row_gradient = &mut gradient[i * outputs..(i + 1) * outputs];
-            let share = (1.0 / total) as f32;
-            let scale = pull / sum;
-            for (c, (g, &x)) in row_gradient.iter_mut().zip(row).enumerate() {
-                let target = if smoothing > 0.0 { even * weight_of(c) } else { 0.0 };
-                *g = (exp(x - max) * scale - target) * share;
+        if wanted {
+            let scale = pull / sum * share;
+            powers.iter_mut().for_each(|p| *p *= scale);
+            if smoothing > 0.0 {
+                powers.iter_mut().enumerate().for_each(|(c, p)| *p -= even * weight_of(c) * share);
             }
-            row_gradient[class] -= (1.0 - smoothing) * weight_of(class) * share;
+            powers[class] -= hard * share;
         }
     }
     sums

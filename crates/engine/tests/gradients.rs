@@ -1,6 +1,8 @@
 //! Outputs, losses and gradients against float64 PyTorch (`tests/vectors/gradients`), with float32 PyTorch's own error
 //! as the yardstick; and against finite differences.
 
+#![allow(clippy::unwrap_used)]
+
 use std::{collections::BTreeMap, path::Path};
 
 use outboard_core::{

@@ -57,6 +57,9 @@ pub struct Position {
     pub protocol: u32,
     /// `"checkpoint"`.
     pub kind: String,
+    /// The job's id: equal jobs have checkpoints of their own, which each may remove.
+    #[serde(default)]
+    pub job: String,
     /// The job's seed.
     pub seed: u64,
     /// Completed epochs.
@@ -76,12 +79,13 @@ pub struct Position {
 }
 
 impl Position {
-    /// The start of a job.
+    /// The start of the job of this id.
     #[must_use]
-    pub fn start(seed: u64, numerics: &str) -> Self {
+    pub fn start(job: &str, seed: u64) -> Self {
         Self {
             protocol: crate::PROTOCOL_VERSION,
             kind: "checkpoint".into(),
+            job: job.into(),
             seed,
             epoch: 0,
             step_in_epoch: 0,
@@ -89,7 +93,7 @@ impl Position {
             sums: Sums::default(),
             best: None,
             stopped: false,
-            numerics: numerics.into(),
+            numerics: String::new(),
         }
     }
 }
@@ -122,7 +126,7 @@ mod tests {
     use outboard_core::ErrorKind;
 
     fn checkpoint() -> Checkpoint {
-        let mut position = Position::start(7, "test");
+        let mut position = Position::start("digits-1", 7);
         position.sums.loss = 0.1 + 0.2;
         let tensor = |data: &[f32]| Tensor { shape: vec![data.len()], data: data.to_vec() };
         let tensors = [("model.0.bias", tensor(&[1.5])), ("model.0.weight", tensor(&[0.1, 0.2]))];

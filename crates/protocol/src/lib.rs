@@ -2,6 +2,7 @@
 
 pub mod checkpoint;
 pub mod dataset;
+pub mod envelope;
 pub mod initial;
 pub mod model;
 pub mod random;
@@ -9,6 +10,7 @@ pub mod tensors;
 
 pub use checkpoint::{Best, Checkpoint, Position, Sums};
 pub use dataset::{Dataset, Target};
+pub use envelope::{Envelope, TaskResult, Timings};
 pub use model::{Feature, ModelFile, Schema, TargetColumn};
 pub use tensors::{Tensor, Tensors};
 

@@ -1,5 +1,7 @@
 //! Random numbers, initial weights and schedules against `tests/vectors`.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::Path;
 
 use outboard_core::{Layer, job::Train, layer};

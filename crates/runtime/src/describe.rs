@@ -47,7 +47,8 @@ pub fn describe(path: &Path) -> Result<Description> {
         (model.facts.layers, model.facts.input)
     } else {
         let job = read_job(path)?;
-        let training = read_training(&job.data, &job.train.loss, job.train.seed)?;
+        let training =
+            read_training(&job.data, &job.train.loss, job.train.seed).map_err(|e| e.at("job file", path.display()))?;
         (job.model.layers, training.train.shape)
     };
     let rows = rows(&layers, &input)?;

@@ -1,6 +1,8 @@
 //! The portable-curve test: whole jobs, from the file to the last epoch, follow the curve that PyTorch follows under the
 //! protocol (`tests/vectors/curves`).
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::Path;
 
 use outboard::{Client, Config, config::Sources, read_job, task::Epoch};

@@ -41,14 +41,17 @@ impl FolderStore {
     /// `NotFound`; `CorruptPayload` where the bytes don't match the digest.
     pub fn read(&self, digest: &Digest) -> Result<Vec<u8>> {
         let path = self.path(digest);
-        let bytes = fs::read(&path).doing("read the blob", &path)?;
+        let bytes = fs::read(&path).doing("read the blob", &path).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => error.hint("start the job again"),
+            _ => error,
+        })?;
         if Digest::of(&bytes) != *digest {
             return Err(Error::new(
                 ErrorKind::CorruptPayload,
                 "a blob does not match its digest: the file was damaged",
             )
             .at("file", path.display())
-            .hint("remove the file and start the job again"));
+            .hint("start the job again"));
         }
         Ok(bytes)
     }
@@ -59,10 +62,9 @@ impl FolderStore {
     /// `InvalidRequest` where there is no room.
     pub fn write(&self, bytes: &[u8]) -> Result<Digest> {
         let digest = Digest::of(bytes);
-        let path = self.path(&digest);
-        // A file of another length was damaged; writing it again mends it.
-        if !fs::metadata(&path).is_ok_and(|found| found.len() == bytes.len() as u64) {
-            atomic::write(&path, bytes)?;
+        // A file that is there may be damaged; writing it again mends it.
+        if self.read(&digest).is_err() {
+            atomic::write(&self.path(&digest), bytes)?;
         }
         Ok(digest)
     }
@@ -119,6 +121,9 @@ mod tests {
 
         fs::write(store.path(&digest), b"weighty").unwrap();
         assert_eq!(store.get(&digest).await.unwrap_err().kind(), ErrorKind::CorruptPayload);
+
+        store.write(b"weights").unwrap();
+        assert_eq!(store.get(&digest).await.unwrap(), "weights");
 
         store.remove(&digest).unwrap();
         store.remove(&digest).unwrap();

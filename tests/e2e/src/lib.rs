@@ -178,16 +178,51 @@ impl User {
         self.command(arguments).spawn().unwrap_or_else(|e| panic!("{e}"))
     }
 
-    /// Runs a command that must be refused; its standard error.
+    /// Runs a command that must be refused; its standard error, with paths relative to the working directory.
     ///
     /// # Panics
-    /// Where it has another exit code than 2, or printed something else as well.
+    /// Where it has another exit code than 2, printed something else as well, or left something behind.
     #[must_use]
     pub fn refused(&self, arguments: &[&str]) -> String {
-        let done = self.run(arguments);
+        self.refused_command(&mut self.command(arguments))
+    }
+
+    /// As [`User::refused`].
+    ///
+    /// # Panics
+    /// As [`User::refused`].
+    #[must_use]
+    pub fn refused_command(&self, command: &mut Command) -> String {
+        let before = self.tree();
+        let done = Done::new(&command.output().unwrap_or_else(|e| panic!("{e}")));
         assert_eq!(done.code, 2, "{}", done.stderr);
-        assert_eq!(done.stdout, "");
-        done.stderr
+        assert_eq!(done.stdout, "", "{}", done.stderr);
+        assert_eq!(self.tree(), before, "{}", done.stderr);
+        self.shortened(&done.stderr)
+    }
+
+    /// `text` with paths relative to the working directory.
+    #[must_use]
+    pub fn shortened(&self, text: &str) -> String {
+        let real = self.path().canonicalize().unwrap_or_else(|_| self.path().to_path_buf());
+        [&real, self.path()]
+            .iter()
+            .fold(text.to_string(), |text, path| text.replace(&format!("{}/", path.display()), ""))
+    }
+
+    /// Every file and folder below the working directory, but for the folders that every command makes.
+    fn tree(&self) -> Vec<PathBuf> {
+        let made = ["home", "home/blobs", "home/tasks"].map(|name| self.path().join(name));
+        let mut all = vec![self.path().to_path_buf()];
+        let mut next = 0;
+        while let Some(folder) = all.get(next) {
+            let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+            all.extend(entries.map(|entry| entry.path()).collect::<Vec<_>>());
+            next += 1;
+        }
+        all.retain(|path| !made.contains(path));
+        all.sort();
+        all
     }
 
     /// Names of the files and folders in the working directory.

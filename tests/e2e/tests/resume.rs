@@ -1,5 +1,7 @@
 //! Jobs that are interrupted, killed, or run out of disk, and go on.
 
+#![allow(clippy::unwrap_used)]
+
 use std::{
     collections::BTreeSet,
     fs,

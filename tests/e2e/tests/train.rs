@@ -1,5 +1,7 @@
 //! Training, evaluating and predicting, when all goes well.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 
 use outboard_e2e::{User, repository};
@@ -45,6 +47,37 @@ fn the_first_command_of_the_readme_trains_on_real_data() {
         }
     }
     assert_eq!(user.files(), ["digits.csv", "home", "runs"]);
+}
+
+/// The five lines in the README are those that the library's documentation compiles.
+#[test]
+fn the_example_of_the_readme_is_compiled() {
+    let lines = |path: &str| -> Vec<String> {
+        let text = fs::read_to_string(repository().join(path)).unwrap();
+        let block = text.split("```rust").nth(1).or_else(|| text.split("```no_run").nth(1)).unwrap();
+        let lines = block.split("```").next().unwrap().lines().filter(|line| line.starts_with(char::is_alphabetic));
+        lines.map(String::from).collect()
+    };
+    assert!(lines("README.md").len() >= 4);
+    assert_eq!(lines("README.md"), lines("crates/runtime/README.md"));
+}
+
+/// Every line of a log names the job and the attempt that it belongs to.
+#[test]
+fn logs_are_keyed_by_job_and_attempt() {
+    let user = User::new();
+    user.job(&[("epochs = 20", "epochs = 2")]);
+    let done = user.run(&["train", "job.toml", "--json", "--log", "outboard=debug", "--log-format", "json"]);
+    let job = done.last()["job"].clone();
+    let lines: Vec<serde_json::Value> = done.stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let spans = |line: &serde_json::Value| line["spans"].as_array().cloned().unwrap_or_default();
+    assert!(
+        lines.iter().any(|line| spans(line).iter().any(|s| s["job"] == job && s["attempt"].is_string())),
+        "{}",
+        done.stderr
+    );
+    let named = |line: &serde_json::Value| line["fields"]["job"] == job || spans(line).iter().any(|s| s["job"] == job);
+    assert!(lines.iter().all(named), "{}", done.stderr);
 }
 
 #[test]

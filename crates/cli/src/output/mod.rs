@@ -5,25 +5,42 @@ pub(crate) mod json;
 pub(crate) mod text;
 
 use std::{
-    io::Write,
-    sync::atomic::{AtomicBool, Ordering},
+    io::{self, ErrorKind, Write},
+    sync::OnceLock,
 };
 
-use outboard::Error;
+use outboard::{Error, Result};
 
 use crate::args::Global;
 
 /// Standard output, line by line. Once nobody reads any more it stays silent: a job goes on without its audience.
 #[derive(Debug, Default)]
 pub(crate) struct Printer {
-    closed: AtomicBool,
+    failure: OnceLock<io::Error>,
 }
 
 impl Printer {
     /// Prints a line.
     pub(crate) fn line(&self, text: impl AsRef<str>) {
-        if !self.closed.load(Ordering::Relaxed) && writeln!(std::io::stdout().lock(), "{}", text.as_ref()).is_err() {
-            self.closed.store(true, Ordering::Relaxed);
+        if self.failure.get().is_none()
+            && let Err(error) = writeln!(io::stdout().lock(), "{}", text.as_ref())
+        {
+            // The first failure is the one that counts.
+            let _ = self.failure.set(error);
+        }
+    }
+
+    /// Whether everything was printed, or the reader had enough.
+    ///
+    /// # Errors
+    /// `InvalidRequest` where it can't be printed, say because the disk is full.
+    pub(crate) fn check(&self) -> Result<()> {
+        match self.failure.get() {
+            Some(error) if error.kind() != ErrorKind::BrokenPipe => {
+                Err(Error::invalid(format!("cannot write to standard output: {error}"))
+                    .hint("check where it goes, then run the command again"))
+            }
+            _ => Ok(()),
         }
     }
 }

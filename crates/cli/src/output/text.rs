@@ -34,7 +34,9 @@ impl<'a> Text<'a> {
             RunEvent::Started(started) => self.started(job, started),
             RunEvent::Task(Event::Epoch(epoch)) => self.epoch(epoch),
             RunEvent::Task(Event::Progress(progress)) => self.progress(progress),
-            RunEvent::Task(Event::Warning { message }) => self.bar.suspend(|| eprintln!("warning: {message}")),
+            RunEvent::Task(Event::Warning { message }) => {
+                self.bar.suspend(|| to_stderr(&format!("warning: {message}")))
+            }
             RunEvent::Task(_) => {}
         }
     }
@@ -142,9 +144,13 @@ impl<'a> Text<'a> {
 /// Prints a failure to standard error.
 pub(crate) fn error(error: &Error) {
     // Commands in the advice name the program as it was called, so that they can be pasted.
-    let report = error.report().replace("outboard train", &format!("{} train", program()));
-    // Whoever closed standard error doesn't want to know.
-    let _ = writeln!(std::io::stderr(), "error: {report}");
+    let report = error.report().replace("outboard train --resume", &format!("{} train --resume", program()));
+    to_stderr(&format!("error: {report}"));
+}
+
+/// Prints a line to standard error. Whoever closed it doesn't want to know.
+fn to_stderr(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// A path as short as the working directory allows, quoted for a shell where it needs to be.

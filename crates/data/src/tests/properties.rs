@@ -12,7 +12,7 @@ fn read_all_ways(bytes: &[u8]) {
     let known = read_training(&data, &cross_entropy(), 0).unwrap().schema;
 
     let path = folder.file("train.csv", bytes);
-    let place = ("file", path.display().to_string());
+    let place = ("file".into(), path.display().to_string());
     let check = |read: Result<Vec<Dataset>>| match read {
         Ok(sets) => {
             let values: usize = sets.iter().map(|set| set.x.capacity()).sum();

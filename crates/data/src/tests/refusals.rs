@@ -9,6 +9,13 @@ fn report(folder: &Folder, error: &Error) -> String {
     error.report().replace(&format!("{}/", folder.0.path().display()), "")
 }
 
+/// As [`report`], without the key of the job, which must be named once.
+fn report_of_job(folder: &Folder, error: &Error) -> String {
+    let mut keys = error.context().iter().filter(|(what, _)| *what == "key");
+    let (Some((_, key)), None) = (keys.next(), keys.next()) else { panic!("{}", error.report()) };
+    report(folder, error).replace(&format!("\n  key: {key}"), "")
+}
+
 /// Refusal of a training file, after a change of the job.
 fn refusal(bytes: impl AsRef<[u8]>, loss: &Loss, change: impl FnOnce(&mut Data)) -> String {
     let folder = Folder::new();
@@ -16,7 +23,7 @@ fn refusal(bytes: impl AsRef<[u8]>, loss: &Loss, change: impl FnOnce(&mut Data))
     change(&mut data);
     let error = read_training(&data, loss, 0).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidRequest);
-    report(&folder, &error)
+    report_of_job(&folder, &error)
 }
 
 fn number_refusal(bytes: impl AsRef<[u8]>) -> String {
@@ -33,7 +40,8 @@ fn later_refusal(bytes: &str) -> String {
     let path = folder.file("later.csv", bytes);
     let error = read_labelled(&path, &schema).unwrap_err();
     data.validation = Some(Validation::File(path));
-    assert_eq!(read_training(&data, &cross_entropy(), 0).unwrap_err().report(), error.report());
+    let in_training = read_training(&data, &cross_entropy(), 0).unwrap_err();
+    assert_eq!(in_training.report(), error.clone().at("key", "data.validation").report());
     report(&folder, &error)
 }
 
@@ -46,8 +54,7 @@ fn files_that_hold_no_table() {
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert_eq!(
         report(&folder, &error),
-        "cannot read no.csv: no such file or folder\n  file: no.csv\n  \
-         try: check the path"
+        "cannot read no.csv: no such file or folder\n  file: no.csv\n  key: data.train\n  try: check the path"
     );
     data.train = folder.0.path().to_path_buf();
     assert_eq!(read_training(&data, &Loss::Mse, 0).unwrap_err().kind(), ErrorKind::InvalidRequest);
@@ -153,7 +160,6 @@ fn cells_that_are_no_numbers() {
     let cell = |cell: &str| number_refusal(format!("x,y\n1,2\n{cell},4\n"));
     let fix = "fix the cell, or list the column in `data.categorical` or `data.exclude`";
     assert_eq!(cell("red"), format!("line 3: `red` is not a number{at}{fix}"));
-    assert_eq!(cell("NaN"), format!("line 3: `NaN` is not a number{at}{fix}"));
     assert_eq!(cell(&"long".repeat(20)), format!("line 3: `{}…` is not a number{at}{fix}", "long".repeat(10)));
     assert_eq!(cell("\"a\nb\""), format!("line 3: `a\\nb` is not a number{at}{fix}"));
     assert_eq!(cell("\"1,5\""), format!("line 3: `1,5` is not a number{at}write decimals with a point"));
@@ -163,6 +169,7 @@ fn cells_that_are_no_numbers() {
             "line 3: the cell is empty{at}fill it in, remove the row, or train without the column (`data.exclude`)"
         )
     );
+    assert_eq!(cell("NaN"), format!("line 3: `NaN` is not a number{at}fix the cell, or remove the row"));
     for text in ["inf", "-Infinity"] {
         assert_eq!(cell(text), format!("line 3: `{text}` is not finite{at}fix the cell, or remove the row"));
     }
@@ -281,6 +288,12 @@ fn later_files_that_do_not_fit() {
         later_refusal("A,c,y\n1,u,no\n"),
         "the training data has a column `a`, but this file has not\n  file: later.csv\n  column: a\n  \
          try: rename `A` in its header, or add the column"
+    );
+    // A column that the model needs itself is not to be renamed.
+    assert_eq!(
+        later_refusal("c,y\nu,no\n"),
+        "the training data has a column `a`, but this file has not\n  file: later.csv\n  column: a\n  \
+         try: add the column to those it has: `c`, `y`"
     );
     assert_eq!(
         later_refusal("a,c,label\n1,u,no\n"),

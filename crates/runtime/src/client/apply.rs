@@ -1,14 +1,19 @@
 //! Evaluates models and predicts with them.
 
-use std::path::Path;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use outboard_core::{
-    ComputeProviderExt, Digest, Error, ErrorKind, Result, Task,
+    ComputeProvider, ComputeProviderExt, Digest, Error, ErrorKind, Result, Task,
     error::IoContext,
     task::{Architecture, EvaluateTask, Metrics, Operation, Outcome, PredictTask},
 };
+use outboard_cpu::CpuProvider;
 use outboard_data::{read_features, read_labelled};
 use outboard_protocol::{Dataset, ModelFile, TargetColumn, tensors};
+use outboard_store::FolderStore;
 
 use super::{Client, blocking, new_id};
 
@@ -61,13 +66,10 @@ impl Client {
         let data = data.to_path_buf();
         let (file, data) = self.open(model, move |file| read_labelled(&data, &file.facts.schema)).await?;
         let loss = file.facts.loss.clone();
-        let (job, outcome) = self
-            .apply(&file, &data, |model, weights, data| {
-                Operation::Evaluate(EvaluateTask { model, weights, data, loss })
-            })
-            .await?;
-        match outcome {
-            Outcome::Evaluate(metrics) => Ok(Evaluation { job, provider: self.provider.info().id.clone(), metrics }),
+        let desk = Desk::new(self, "evaluate")?;
+        let operation = |model, weights, data| Operation::Evaluate(EvaluateTask { model, weights, data, loss });
+        match desk.apply(&file, &data, operation).await? {
+            Outcome::Evaluate(metrics) => Ok(Evaluation { job: desk.id.clone(), provider: desk.provider(), metrics }),
             other => {
                 Err(Error::new(ErrorKind::Unexpected, format!("the provider answered an evaluation with {other:?}")))
             }
@@ -81,23 +83,21 @@ impl Client {
     pub async fn predict(&self, model: &Path, data: &Path) -> Result<Predictions> {
         let data = data.to_path_buf();
         let (file, data) = self.open(model, move |file| read_features(&data, &file.facts.schema)).await?;
-        let (job, outcome) = self
-            .apply(&file, &data, |model, weights, data| Operation::Predict(PredictTask { model, weights, data }))
-            .await?;
+        let desk = Desk::new(self, "predict")?;
+        let operation = |model, weights, data| Operation::Predict(PredictTask { model, weights, data });
+        let outcome = desk.apply(&file, &data, operation).await?;
         let Outcome::Predict { outputs } = outcome else {
             return Err(Error::new(
                 ErrorKind::Unexpected,
                 format!("the provider answered a prediction with {outcome:?}"),
             ));
         };
-        let bytes = self.store.read(&outputs)?;
-        self.store.remove(&outputs)?;
-        let outputs = tensors::decode(&bytes)?.remove("outputs");
+        let outputs = tensors::decode(&desk.store.read(&outputs)?)?.remove("outputs");
         let outputs = outputs
             .ok_or_else(|| Error::new(ErrorKind::CorruptPayload, "the provider's answer has no tensor `outputs`"))?;
         Ok(Predictions {
-            job,
-            provider: self.provider.info().id.clone(),
+            job: desk.id.clone(),
+            provider: desk.provider(),
             ..Predictions::new(&file.facts.schema.target, &outputs.data)
         })
     }
@@ -109,7 +109,7 @@ impl Client {
     ) -> Result<(ModelFile, Dataset)> {
         let path = model.to_path_buf();
         blocking(move || {
-            let bytes = std::fs::read(&path).doing("read the model", &path)?;
+            let bytes = fs::read(&path).doing("read the model", &path)?;
             let file = ModelFile::decode(&bytes).map_err(|e| {
                 let hint = e.advice().unwrap_or("use a model.safetensors that `outboard train` wrote").to_string();
                 e.at("file", path.display()).hint(hint)
@@ -119,30 +119,49 @@ impl Client {
         })
         .await
     }
+}
 
-    /// Runs one task whose blobs are needed no longer than it.
+/// Where one task is done whose blobs are needed no longer than it: apart from those of others, which may be the same.
+#[derive(Debug)]
+struct Desk {
+    id: String,
+    folder: PathBuf,
+    store: FolderStore,
+    provider: CpuProvider,
+}
+
+impl Desk {
+    fn new(client: &Client, name: &str) -> Result<Self> {
+        let id = new_id(name);
+        let folder = client.config.home.join("tasks").join(&id);
+        let store = FolderStore::open(&folder)?;
+        let provider = CpuProvider::new(&client.config.providers.cpu, store.clone())?;
+        Ok(Self { id, folder, store, provider })
+    }
+
+    fn provider(&self) -> String {
+        self.provider.info().id.clone()
+    }
+
     async fn apply(
         &self,
         file: &ModelFile,
         data: &Dataset,
         operation: impl FnOnce(Architecture, Digest, Digest) -> Operation,
-    ) -> Result<(String, Outcome)> {
-        let (weights, weights_lent) = self.lend(&file.encode()?)?;
-        let (data, data_lent) = self.lend(&data.encode()?)?;
+    ) -> Result<Outcome> {
+        let (weights, data) = (self.store.write(&file.encode()?)?, self.store.write(&data.encode()?)?);
         let model = Architecture { layers: file.facts.layers.clone(), input: file.facts.input.clone() };
         let operation = operation(model, weights, data);
-        let id = new_id(match operation.kind() {
-            outboard_core::task::OperationKind::Evaluate => "evaluate",
-            _ => "predict",
-        });
-        let task = Task { key: id.clone(), attempt: format!("{id}#1"), job: id.clone(), operation };
-        let outcome = self.provider.run(&task, std::future::pending(), |_| {}).await;
-        for (digest, lent) in [(weights, weights_lent), (data, data_lent)] {
-            if lent {
-                self.store.remove(&digest)?;
-            }
+        let task = Task { key: self.id.clone(), attempt: format!("{}#1", self.id), job: self.id.clone(), operation };
+        self.provider.run(&task, std::future::pending(), |_| {}).await
+    }
+}
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.folder) {
+            tracing::warn!(folder = %self.folder.display(), %error, "cannot remove what a task needed");
         }
-        Ok((id, outcome?))
     }
 }
 

@@ -15,18 +15,19 @@ pub use apply::{Evaluation, Prediction, Predictions};
 use outboard_core::{
     ComputeProvider, Digest, Error, ErrorKind, NanoUsd, Result,
     error::IoContext,
-    job::Job,
+    job::{Job, Loss},
     layer::{self, Planned},
     task::{self, Architecture},
 };
 use outboard_cpu::CpuProvider;
 use outboard_data::{Training, read_training};
-use outboard_protocol::{Checkpoint, PROTOCOL_VERSION, Position, Schema, Tensors, initial, tensors};
+use outboard_protocol::{Checkpoint, PROTOCOL_VERSION, Position, Schema, TargetColumn, Tensors, initial, tensors};
 use outboard_store::{FolderStore, atomic};
 pub use run::{Run, RunEvent, Started};
 
 use crate::{
     config::{Config, Sources},
+    nearest::listed,
     record::{Lock, Record, Report, Status},
 };
 
@@ -108,6 +109,7 @@ impl Client {
         let model = Architecture { layers: job.model.layers.clone(), input: train.shape.clone() };
         let plan = layer::plan(&model.layers, &model.input)?;
         check_outputs(&plan, &schema)?;
+        check_class_weights(&job.train.loss, &schema)?;
         job.train.check_freeze(&plan)?;
         check_batches(&job, train.rows())?;
         let weights = match &job.model.weights {
@@ -129,7 +131,7 @@ impl Client {
         let data = self.store.write(&train.encode()?)?;
         let validation = validation.map(|data| self.store.write(&data.encode()?)).transpose()?;
         let start = Checkpoint {
-            position: Position::start(job.train.seed, ""),
+            position: Position::start(&id, job.train.seed),
             tensors: weights.into_iter().map(|(name, tensor)| (format!("model.{name}"), tensor)).collect(),
         };
         let digest = self.store.write(&start.encode()?)?;
@@ -160,12 +162,6 @@ impl Client {
         record.save(&folder)?;
         Ok(Run::new(self, record, folder, lock))
     }
-
-    /// Stores bytes for one operation; `true` where they were not there before.
-    fn lend(&self, bytes: &[u8]) -> Result<(Digest, bool)> {
-        let known = self.store.read(&Digest::of(bytes)).is_ok();
-        Ok((self.store.write(bytes)?, !known))
-    }
 }
 
 /// Runs what blocks on a thread of its own.
@@ -188,7 +184,7 @@ fn check_outputs(plan: &[Planned], schema: &Schema) -> Result<()> {
     }
     let (index, kind, column) = (last.index, last.layer.kind(), schema.target.name());
     let why = match &schema.target {
-        outboard_protocol::TargetColumn::Classes { .. } => format!("`{column}` has {needed} classes"),
+        TargetColumn::Classes { .. } => format!("`{column}` has {needed} classes"),
         _ => format!("`{column}` needs 1 output"),
     };
     // The layer to be changed is the last one that has outputs of its own.
@@ -205,6 +201,27 @@ fn check_outputs(plan: &[Planned], schema: &Schema) -> Result<()> {
     Err(Error::invalid(format!("layer {index} ({kind}), the last, gives {shape}, but {why}"))
         .at("key", format!("model.layers[{index}]"))
         .hint(hint))
+}
+
+/// Each class has a weight, where any has.
+fn check_class_weights(loss: &Loss, schema: &Schema) -> Result<()> {
+    let (Loss::CrossEntropy { class_weights: Some(weights), .. }, TargetColumn::Classes { name, classes }) =
+        (loss, &schema.target)
+    else {
+        return Ok(());
+    };
+    let (found, needed) = (weights.len(), classes.len());
+    if found == needed {
+        return Ok(());
+    }
+    let noun = if found == 1 { "weight" } else { "weights" };
+    let mut order = listed(classes.iter().take(10).map(String::as_str));
+    if needed > 10 {
+        order += &format!(" and {} more", needed - 10);
+    }
+    Err(Error::invalid(format!("`train.loss.class_weights` has {found} {noun}, but `{name}` has {needed} classes"))
+        .at("key", "train.loss.class_weights")
+        .hint(format!("give one weight for each class, in this order: {order}")))
 }
 
 fn check_batches(job: &Job, rows: usize) -> Result<()> {

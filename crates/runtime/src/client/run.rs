@@ -16,6 +16,7 @@ use outboard_core::{
 use outboard_protocol::{self as protocol, ModelFile, PROTOCOL_VERSION, model::ModelFacts};
 use outboard_store::atomic;
 use tokio::sync::Notify;
+use tracing::Instrument;
 
 use super::{Client, stop_or_deadline};
 use crate::{
@@ -98,8 +99,10 @@ impl Run {
             self.write_outputs()?;
             return Ok(self.record.report());
         }
-        let result = self.train(stop, &mut observe).await;
+        let span = tracing::info_span!("job", job = %self.record.id);
+        let result = self.train(stop, &mut observe).instrument(span).await;
         if let Err(error) = result {
+            tracing::info!(job = %self.record.id, %error, "failed");
             self.record.status = Status::Failed;
             let saved = self.record.save(&self.folder);
             if let Err(unsaved) = saved {
@@ -107,6 +110,7 @@ impl Run {
             }
             return Err(self.explain(error));
         }
+        tracing::info!(job = %self.record.id, status = ?self.record.status, "ended");
         self.record.save(&self.folder)?;
         Ok(self.record.report())
     }
@@ -148,6 +152,7 @@ impl Run {
             })),
         };
 
+        tracing::info!(attempt = %task.attempt, provider = %info.id, epoch = at.epoch, "handing over");
         let deadline =
             record.job.limits.deadline.map(|limit| limit.saturating_sub(Duration::from_secs_f64(record.seconds)));
         let mut keeper = Keeper::new(self)?;
@@ -163,6 +168,7 @@ impl Run {
                 }
             };
             let events = |event: Event| {
+                tracing::debug!(attempt = %task.attempt, ?event, "event");
                 if keeper.keep(&event).is_err() {
                     failed.notify_one();
                 }
@@ -219,6 +225,10 @@ impl Run {
 
     /// Adds to a failure where the job stands and how to go on.
     fn explain(&self, error: Error) -> Error {
+        // A blob is damaged or gone, so there is nothing to go on from.
+        if matches!(error.kind(), ErrorKind::CorruptPayload | ErrorKind::NotFound) {
+            return error;
+        }
         let Checkpoint { epoch, step_in_epoch, .. } = self.record.checkpoint;
         let resume = format!("outboard train --resume {}", self.record.id);
         let error = match (epoch, step_in_epoch) {

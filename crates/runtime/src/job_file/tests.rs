@@ -304,7 +304,7 @@ proptest! {
             }
         }
         if let Err(error) = read(&text.into_iter().collect::<String>()) {
-            prop_assert!(error.context().contains(&("file", "/jobs/job.toml".into())), "{}", error.report());
+            prop_assert!(error.context().contains(&("file".into(), "/jobs/job.toml".into())), "{}", error.report());
             prop_assert!(error.advice().is_some(), "{}", error.report());
         }
     }

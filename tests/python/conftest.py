@@ -1,0 +1,23 @@
+"""What the tests share."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+# The protocol in Python, which the vectors are made with.
+sys.path.insert(0, str(Path(__file__).parents[1] / "vectors"))
+
+from program import REPOSITORY, Program
+
+
+@pytest.fixture
+def outboard(tmp_path: Path) -> Program:
+    """The program, with a home and a working directory of its own."""
+    program = os.environ.get("OUTBOARD_BIN")
+    if not program:
+        pytest.skip("the variable OUTBOARD_BIN names no program")
+    return Program(REPOSITORY / program, tmp_path)
