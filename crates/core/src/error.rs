@@ -52,6 +52,8 @@ pub enum ErrorKind {
     Timeout,
     /// The machine was taken away.
     Preempted,
+    /// Every provider that could have done it has failed; the context has each cause.
+    AllProvidersFailed,
     /// Bytes don't match their digest or can't be decoded.
     CorruptPayload,
     /// A bug, ours or the provider's. Never retried blindly.
@@ -85,7 +87,7 @@ impl ErrorKind {
         use ErrorKind::*;
         match self {
             InvalidConfig | InvalidRequest | NotFound | Conflict | BudgetExceeded | Cancelled | JobFailed
-            | Unexpected => Retry::Never,
+            | AllProvidersFailed | Unexpected => Retry::Never,
             Unsupported | Unauthenticated | PermissionDenied | QuotaExceeded | CapacityUnavailable
             | WorkerUnhealthy | OutOfMemory | PayloadTooLarge | PluginIncompatible => Retry::Other,
             RateLimited | Unavailable | Timeout | Preempted | CorruptPayload => Retry::Same { after: None },

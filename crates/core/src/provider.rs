@@ -64,18 +64,31 @@ pub trait ComputeProviderExt: ComputeProvider {
     ///
     /// # Errors
     /// The task's own error; `Cancelled` where it was stopped before it had an outcome.
-    async fn run<S, O>(&self, task: &Task, stop: S, mut observe: O) -> Result<Outcome>
+    async fn run<S, O>(&self, task: &Task, stop: S, observe: O) -> Result<Outcome>
     where
         S: Future<Output = ()> + Send,
         O: FnMut(Event) + Send,
     {
         let id = self.submit(task).await?;
+        self.follow(&id, stop, observe).await
+    }
+
+    /// Waits for the end of a task that was handed over, as [`run`](Self::run) does. All its events come, also those
+    /// that an earlier call has seen.
+    ///
+    /// # Errors
+    /// The task's own error; `Cancelled` where it was stopped before it had an outcome.
+    async fn follow<S, O>(&self, id: &TaskId, stop: S, mut observe: O) -> Result<Outcome>
+    where
+        S: Future<Output = ()> + Send,
+        O: FnMut(Event) + Send,
+    {
         let mut stop = pin!(stop);
         let mut stopping = false;
         let mut seen = Revision::default();
         loop {
             let state = {
-                let mut wait = pin!(self.wait(&id, seen, Duration::from_secs(10)));
+                let mut wait = pin!(self.wait(id, seen, Duration::from_secs(10)));
                 poll_fn(|context| match wait.as_mut().poll(context) {
                     Poll::Ready(state) => Poll::Ready(Some(state)),
                     Poll::Pending if !stopping && stop.as_mut().poll(context).is_ready() => Poll::Ready(None),
@@ -85,7 +98,7 @@ pub trait ComputeProviderExt: ComputeProvider {
             };
             let Some(state) = state else {
                 stopping = true;
-                self.cancel(&id).await?;
+                self.cancel(id).await?;
                 continue;
             };
             let state = state?;

@@ -7,6 +7,7 @@ mod document;
 mod job_file;
 mod nearest;
 mod record;
+mod registry;
 
 pub use client::{Client, Evaluation, Prediction, Predictions, Run, RunEvent, Started};
 pub use config::Config;

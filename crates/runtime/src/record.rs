@@ -6,7 +6,7 @@ use std::{
 };
 
 use outboard_core::{
-    Digest, Error, ErrorKind, NanoUsd, Result,
+    Digest, Error, ErrorKind, NanoUsd, Result, Task, TaskId,
     error::IoContext,
     job::Job,
     task::{Architecture, Checkpoint, Epoch},
@@ -85,6 +85,19 @@ pub struct Report {
     pub output: PathBuf,
 }
 
+/// A task that was, or is about to be, handed to a provider.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct InFlight {
+    /// The provider's id.
+    pub(crate) provider: String,
+    pub(crate) task: Task,
+    /// Its name there, once it is known to be accepted.
+    pub(crate) id: Option<TaskId>,
+    /// Whether an earlier process handed it over.
+    #[serde(skip)]
+    pub(crate) resumed: bool,
+}
+
 /// All that is needed to go on with a job.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
@@ -105,6 +118,7 @@ pub(crate) struct Record {
     pub(crate) stopped_early: bool,
     pub(crate) best_epoch: Option<u32>,
     pub(crate) attempts: u32,
+    pub(crate) in_flight: Option<InFlight>,
     pub(crate) seconds: f64,
     pub(crate) cost: NanoUsd,
 }

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use outboard_core::{
     BlobStore, Digest,
-    error::{Error, ErrorKind, IoContext, Result},
+    error::{Error, ErrorKind, IoContext, Result, Retry},
 };
 
 use crate::atomic;
@@ -31,7 +31,9 @@ impl FolderStore {
         Ok(Self { blobs })
     }
 
-    fn path(&self, digest: &Digest) -> PathBuf {
+    /// The file of a blob, whether it is there or not.
+    #[must_use]
+    pub fn path(&self, digest: &Digest) -> PathBuf {
         self.blobs.join(digest.to_string())
     }
 
@@ -50,6 +52,7 @@ impl FolderStore {
                 ErrorKind::CorruptPayload,
                 "a blob does not match its digest: the file was damaged",
             )
+            .with_retry(Retry::Never)
             .at("file", path.display())
             .hint("start the job again"));
         }

@@ -19,7 +19,7 @@ use outboard_core::{
 use outboard_engine::{Blobs, execute};
 use outboard_store::FolderStore;
 use rayon::{ThreadPool, ThreadPoolBuilder};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::Config;
 
@@ -40,6 +40,8 @@ pub struct CpuProvider {
 struct Live {
     key: String,
     stop: AtomicBool,
+    /// Told when `stop` is set, for a task that waits for its turn.
+    stopped: Notify,
     log: watch::Sender<Log>,
 }
 
@@ -80,6 +82,12 @@ impl Log {
 
 /// Ended tasks that are remembered, so that whoever asks late still gets the answer.
 const REMEMBERED: usize = 256;
+
+/// How long `cancel` waits for the end of a batch.
+const CANCEL_WAIT: Duration = Duration::from_secs(10);
+
+/// Nothing bounds a batch; none that is worth training on a CPU takes longer.
+const LONGEST_BATCH: Duration = Duration::from_secs(3600);
 
 impl CpuProvider {
     /// The local CPU, with blobs in `store`.
@@ -153,8 +161,12 @@ impl ComputeProvider for CpuProvider {
 
     async fn submit(&self, task: &Task) -> Result<TaskId> {
         let id = TaskId(task.attempt.clone());
-        let live =
-            Arc::new(Live { key: task.key.clone(), stop: AtomicBool::new(false), log: watch::Sender::default() });
+        let live = Arc::new(Live {
+            key: task.key.clone(),
+            stop: AtomicBool::new(false),
+            stopped: Notify::new(),
+            log: watch::Sender::default(),
+        });
         {
             let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
             if tasks.contains_key(&id) {
@@ -169,9 +181,16 @@ impl ComputeProvider for CpuProvider {
             (self.turn.clone(), self.pool.clone(), self.store.clone(), task.operation.clone());
         let span = tracing::info_span!("task", job = %task.job, attempt = %task.attempt, provider = "cpu");
         tokio::spawn(async move {
-            // The semaphore is never closed, so a permit always comes.
-            let _turn = turn.acquire_owned().await;
             let ended = live.clone();
+            let _turn = tokio::select! {
+                biased;
+                // The semaphore is never closed, so a permit always comes.
+                turn = turn.acquire_owned() => turn,
+                () = live.stopped.notified() => {
+                    ended.log.send_modify(|log| log.0.push(Entry::Ended(Phase::Cancelled)));
+                    return;
+                }
+            };
             let run =
                 tokio::task::spawn_blocking(move || span.in_scope(|| run(&live, &pool, &store, &operation))).await;
             let phase = run.unwrap_or_else(|panic| {
@@ -196,9 +215,13 @@ impl ComputeProvider for CpuProvider {
     async fn cancel(&self, id: &TaskId) -> Result<Cancelled> {
         let live = self.find(id)?;
         live.stop.store(true, Ordering::Relaxed);
-        // The engine looks after every batch; the sender lives as long as `live`.
-        let _ = live.log.subscribe().wait_for(Log::is_ended).await;
-        Ok(Cancelled::Stopped)
+        live.stopped.notify_one();
+        // The engine looks after every batch.
+        let mut log = live.log.subscribe();
+        Ok(match tokio::time::timeout(CANCEL_WAIT, log.wait_for(Log::is_ended)).await {
+            Ok(_) => Cancelled::Stopped,
+            Err(_) => Cancelled::StillBilled { until: LONGEST_BATCH },
+        })
     }
 
     async fn list(&self) -> Result<Vec<TaskSummary>> {

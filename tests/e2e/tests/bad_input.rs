@@ -300,7 +300,7 @@ fn wrong_configuration() {
         (
             "providers.cpu.enabled=false",
             "no provider is enabled\n  key: providers.cpu.enabled\n  \
-             try: set it to true: the cpu provider is the only one there is yet",
+             try: set it to true, or enable another under [providers]",
         ),
     ] {
         assert_eq!(user.refused(&["train", "job.toml", "--set", flag]), format!("error: {error}\n"));

@@ -133,7 +133,7 @@ struct Desk {
 impl Desk {
     fn new(client: &Client, name: &str) -> Result<Self> {
         let id = new_id(name);
-        let folder = client.config.home.join("tasks").join(&id);
+        let folder = client.config.home.join("scratch").join(&id);
         let store = FolderStore::open(&folder)?;
         let provider = CpuProvider::new(&client.config.providers.cpu, store.clone())?;
         Ok(Self { id, folder, store, provider })

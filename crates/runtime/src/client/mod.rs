@@ -1,6 +1,8 @@
 //! The library's entry: train, resume, evaluate, predict.
 
 mod apply;
+mod attempts;
+mod keeper;
 mod run;
 
 use std::{
@@ -19,7 +21,6 @@ use outboard_core::{
     layer::{self, Planned},
     task::{self, Architecture},
 };
-use outboard_cpu::CpuProvider;
 use outboard_data::{Training, read_training};
 use outboard_protocol::{Checkpoint, PROTOCOL_VERSION, Position, Schema, TargetColumn, Tensors, initial, tensors};
 use outboard_store::{FolderStore, atomic};
@@ -29,6 +30,7 @@ use crate::{
     config::{Config, Sources},
     nearest::listed,
     record::{Lock, Record, Report, Status},
+    registry,
 };
 
 /// Trains, resumes, evaluates and predicts, on whatever the configuration allows.
@@ -36,7 +38,8 @@ use crate::{
 pub struct Client {
     config: Arc<Config>,
     store: FolderStore,
-    provider: Arc<dyn ComputeProvider>,
+    /// In order of preference.
+    providers: Vec<Arc<dyn ComputeProvider>>,
 }
 
 impl Client {
@@ -45,15 +48,27 @@ impl Client {
     /// # Errors
     /// `InvalidConfig` where no provider is enabled, `InvalidRequest` where the home folder can't be used.
     pub fn new(config: Config) -> Result<Self> {
-        if !config.providers.cpu.enabled {
-            return Err(Error::new(ErrorKind::InvalidConfig, "no provider is enabled")
-                .at("key", "providers.cpu.enabled")
-                .hint("set it to true: the cpu provider is the only one there is yet"));
-        }
         let store = FolderStore::open(&config.home)
             .map_err(|e| e.at("key", "home").hint("set OUTBOARD_HOME to a folder of yours"))?;
-        let provider = Arc::new(CpuProvider::new(&config.providers.cpu, store.clone())?);
-        Ok(Self { config: Arc::new(config), store, provider })
+        let providers = registry::providers(&config, &store)?;
+        Self::with_providers(config, store, providers)
+    }
+
+    /// A client with providers of its own choice, in order of preference.
+    ///
+    /// # Errors
+    /// `InvalidConfig` where there is none.
+    pub fn with_providers(
+        config: Config,
+        store: FolderStore,
+        providers: Vec<Arc<dyn ComputeProvider>>,
+    ) -> Result<Self> {
+        if providers.is_empty() {
+            return Err(Error::new(ErrorKind::InvalidConfig, "no provider is enabled")
+                .at("key", "providers.cpu.enabled")
+                .hint("set it to true, or enable another under [providers]"));
+        }
+        Ok(Self { config: Arc::new(config), store, providers })
     }
 
     /// A client configured by `outboard.toml` and the environment.
@@ -93,7 +108,10 @@ impl Client {
             let folder = client.jobs().join(&id);
             let lock = Lock::take(&folder, &id)?;
             // Read under the lock: the process that held it may have gone on meanwhile.
-            let record = Record::load(&client.jobs(), &id)?;
+            let mut record = Record::load(&client.jobs(), &id)?;
+            if let Some(flight) = &mut record.in_flight {
+                flight.resumed = true;
+            }
             Ok(Run::new(client, record, folder, lock))
         })
         .await
@@ -148,11 +166,12 @@ impl Client {
             data,
             validation,
             checkpoint: task::Checkpoint { digest, epoch: 0, step_in_epoch: 0 },
-            provider: self.provider.info().id.clone(),
+            provider: String::new(),
             epochs: Vec::new(),
             stopped_early: false,
             best_epoch: None,
             attempts: 0,
+            in_flight: None,
             seconds: 0.0,
             cost: NanoUsd::ZERO,
         };

@@ -1,0 +1,157 @@
+//! Jobs whose providers fail: they move on, and end where an unmoved one ends.
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use outboard::{Client, Config, Error, ErrorKind, Report, RunEvent, Status, config::Sources, read_job};
+use outboard_core::{
+    ComputeProvider, Event, Result, Retry, Task, TaskId,
+    provider::{Cancelled, Capabilities, Health, PriceModel, ProviderInfo, TaskSummary},
+    task::{Revision, TaskState},
+};
+use outboard_cpu::CpuProvider;
+use outboard_store::FolderStore;
+
+/// The CPU under another name, whose `wait` fails as scripted once it has shown so many checkpoints.
+#[derive(Debug)]
+struct Flaky {
+    inner: CpuProvider,
+    info: ProviderInfo,
+    script: Mutex<Vec<(usize, Error)>>,
+    shown: AtomicUsize,
+    submitted: AtomicUsize,
+}
+
+#[async_trait]
+impl ComputeProvider for Flaky {
+    fn info(&self) -> &ProviderInfo {
+        &self.info
+    }
+    fn capabilities(&self) -> &Capabilities {
+        self.inner.capabilities()
+    }
+    async fn price(&self) -> Result<PriceModel> {
+        self.inner.price().await
+    }
+    async fn health(&self) -> Result<Health> {
+        self.inner.health().await
+    }
+    async fn submit(&self, task: &Task) -> Result<TaskId> {
+        self.submitted.fetch_add(1, Ordering::SeqCst);
+        self.inner.submit(task).await
+    }
+    async fn wait(&self, id: &TaskId, seen: Revision, limit: Duration) -> Result<TaskState> {
+        let state = self.inner.wait(id, seen, limit).await?;
+        let mut script = self.script.lock().unwrap();
+        let checkpoints = state.events.iter().filter(|event| matches!(event, Event::Checkpoint(_))).count();
+        let shown = self.shown.fetch_add(checkpoints, Ordering::SeqCst) + checkpoints;
+        match script.first() {
+            Some((after, _)) if shown >= *after => Err(script.remove(0).1),
+            _ => Ok(state),
+        }
+    }
+    async fn cancel(&self, id: &TaskId) -> Result<Cancelled> {
+        self.inner.cancel(id).await
+    }
+    async fn list(&self) -> Result<Vec<TaskSummary>> {
+        self.inner.list().await
+    }
+}
+
+struct Outcome {
+    report: Result<Report>,
+    model: Vec<u8>,
+    warnings: Vec<String>,
+    submitted: usize,
+}
+
+/// Trains the `dropout` curve's job with a flaky provider in front of the CPU, or alone.
+async fn train(script: Vec<(usize, Error)>, fallback: bool) -> Outcome {
+    let home = tempfile::tempdir().unwrap();
+    let environment = vec![("OUTBOARD_HOME".to_string(), home.path().to_str().unwrap().to_string())];
+    let overrides = vec!["checkpoint.every=\"1ms\"".to_string()];
+    let config = Config::load(&Sources { directory: home.path().into(), environment, overrides }).unwrap();
+    let store = FolderStore::open(home.path()).unwrap();
+    let cpu = || CpuProvider::new(&config.providers.cpu, store.clone()).unwrap();
+    let info = ProviderInfo { id: "flaky".into(), ..cpu().info().clone() };
+    let (shown, submitted) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let flaky = Arc::new(Flaky { inner: cpu(), info, script: Mutex::new(script), shown, submitted });
+    let mut providers: Vec<Arc<dyn ComputeProvider>> = vec![flaky.clone()];
+    if fallback {
+        providers.push(Arc::new(cpu()));
+    }
+    let client = Client::with_providers(config.clone(), store, providers).unwrap();
+    let jobs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors/curves");
+    let mut job = read_job(&jobs.join("dropout.toml")).unwrap();
+    job.output = Some(home.path().join("out"));
+    let mut warnings = Vec::new();
+    let observe = |event| {
+        if let RunEvent::Task(Event::Warning { message }) = event {
+            warnings.push(message);
+        }
+    };
+    let report = client.start(job).await.unwrap().drive(std::future::pending(), observe).await;
+    let model = std::fs::read(home.path().join("out/model.safetensors")).unwrap_or_default();
+    Outcome { report, model, warnings, submitted: flaky.submitted.load(Ordering::SeqCst) }
+}
+
+#[tokio::test]
+async fn a_job_moves_on_and_ends_with_the_same_bytes() {
+    let whole = train(Vec::new(), true).await;
+    let report = whole.report.unwrap();
+    assert_eq!((report.status, report.provider.as_str(), whole.submitted), (Status::Succeeded, "flaky", 1));
+
+    let crash = Error::new(ErrorKind::WorkerUnhealthy, "the worker crashed");
+    let moved = train(vec![(5, crash)], true).await;
+    let report = moved.report.unwrap();
+    assert_eq!((report.status, report.provider.as_str()), (Status::Succeeded, "cpu"));
+    assert_eq!(moved.warnings, ["flaky failed: the worker crashed"]);
+    assert_eq!(report.history.len(), 20);
+    assert!(moved.model == whole.model, "other weights");
+}
+
+#[tokio::test]
+async fn a_transient_failure_is_tried_again_from_the_last_checkpoint() {
+    let whole = train(Vec::new(), false).await;
+    let gone = || Error::new(ErrorKind::Preempted, "the machine was taken away");
+    let again = train(vec![(3, gone()), (6, gone())], false).await;
+    assert_eq!((again.report.unwrap().status, again.submitted), (Status::Succeeded, 3));
+    assert!(again.model == whole.model, "other weights");
+}
+
+#[tokio::test]
+async fn a_task_out_of_reach_is_found_again_and_not_run_twice() {
+    let whole = train(Vec::new(), false).await;
+    let until = Duration::from_secs(60);
+    let cut = Error::new(ErrorKind::Unavailable, "no answer").with_retry(Retry::Unknown { until });
+    let found = train(vec![(3, cut)], false).await;
+    let report = found.report.unwrap();
+    assert_eq!((report.status, found.submitted, found.warnings.len()), (Status::Succeeded, 1, 0));
+    assert_eq!(report.history.iter().map(|e| e.epoch).collect::<Vec<_>>(), (1..=20).collect::<Vec<_>>());
+    assert!(found.model == whole.model, "other weights");
+}
+
+#[tokio::test]
+async fn a_job_that_is_wrong_is_not_tried_elsewhere() {
+    let wrong = Error::new(ErrorKind::JobFailed, "the loss became NaN");
+    let failed = train(vec![(2, wrong)], true).await;
+    assert_eq!(failed.report.unwrap_err().kind(), ErrorKind::JobFailed);
+    assert_eq!((failed.submitted, failed.warnings.len()), (1, 0));
+}
+
+#[tokio::test]
+async fn when_every_provider_has_failed_all_causes_are_named() {
+    let gone = || Error::new(ErrorKind::Preempted, "the machine was taken away");
+    // Without a checkpoint in between, three failures are enough.
+    let failed = train(vec![(0, gone()), (0, gone()), (0, gone())], false).await;
+    assert_eq!(failed.report.unwrap_err().kind(), ErrorKind::Preempted);
+    assert_eq!((failed.submitted, failed.warnings.len()), (3, 3));
+}
