@@ -63,6 +63,8 @@ pub(crate) enum Command {
     /// Shows models.
     #[command(subcommand)]
     Model(Model),
+    /// Removes data sets and checkpoints that no job needs any more.
+    Gc,
     /// Shows the configuration.
     #[command(subcommand)]
     Config(Config),

@@ -3,7 +3,7 @@
 use std::{path::Path, process::ExitCode};
 
 use outboard::{
-    Result,
+    Client, Removed, Result,
     config::{self, Sources},
     describe,
 };
@@ -13,6 +13,16 @@ use crate::{
     args::Global,
     output::{Printer, text::grouped},
 };
+
+/// Removes what no job needs any more, and prints how much that was.
+pub(crate) async fn gc(client: &Client, global: &Global, printer: &Printer) -> Result<ExitCode> {
+    let Removed { blobs, bytes } = client.gc().await?;
+    match global.json {
+        true => printer.line(json!({"event": "removed", "schema": 1, "blobs": blobs, "bytes": bytes}).to_string()),
+        false => printer.line(format!("removed {} blobs, {} bytes", grouped(blobs), grouped(bytes))),
+    }
+    Ok(ExitCode::SUCCESS)
+}
 
 /// Prints a model's layers.
 pub(crate) fn model(file: &Path, global: &Global, printer: &Printer) -> Result<ExitCode> {

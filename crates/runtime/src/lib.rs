@@ -9,7 +9,7 @@ mod nearest;
 mod record;
 mod registry;
 
-pub use client::{Client, Evaluation, Prediction, Predictions, Run, RunEvent, Started};
+pub use client::{Client, Evaluation, Prediction, Predictions, Removed, Run, RunEvent, Started};
 pub use config::Config;
 pub use describe::{Description, LayerRow, describe};
 pub use job_file::{parse_job, read_job, write_job};

@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::{Duration, SystemTime},
 };
 
 use async_trait::async_trait;
@@ -65,9 +66,11 @@ impl FolderStore {
     /// `InvalidRequest` where there is no room.
     pub fn write(&self, bytes: &[u8]) -> Result<Digest> {
         let digest = Digest::of(bytes);
-        // A file that is there may be damaged; writing it again mends it.
-        if self.read(&digest).is_err() {
-            atomic::write(&self.path(&digest), bytes)?;
+        let path = self.path(&digest);
+        // A file that is there may be damaged; writing it again mends it. A whole one becomes young again.
+        let renew = || fs::File::options().append(true).open(&path)?.set_modified(SystemTime::now());
+        if self.read(&digest).is_err() || renew().is_err() {
+            atomic::write(&path, bytes)?;
         }
         Ok(digest)
     }
@@ -82,6 +85,19 @@ impl FolderStore {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
             done => done.doing("remove the blob", &path),
         }
+    }
+
+    /// Every blob with its size and the time since it was last stored.
+    ///
+    /// # Errors
+    /// `InvalidRequest` where the folder can't be listed.
+    pub fn list(&self) -> Result<Vec<(Digest, u64, Duration)>> {
+        let entries = fs::read_dir(&self.blobs).doing("list", &self.blobs)?;
+        let blob = |entry: fs::DirEntry| {
+            let (digest, facts) = (entry.file_name().to_str()?.parse().ok()?, entry.metadata().ok()?);
+            Some((digest, facts.len(), facts.modified().ok()?.elapsed().unwrap_or_default()))
+        };
+        Ok(entries.flatten().filter_map(blob).collect())
     }
 
     async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Self) -> Result<T> + Send + 'static) -> Result<T> {

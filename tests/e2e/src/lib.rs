@@ -212,7 +212,7 @@ impl User {
 
     /// Every file and folder below the working directory, but for the folders that every command makes.
     fn tree(&self) -> Vec<PathBuf> {
-        let made = ["home", "home/blobs", "home/tasks"].map(|name| self.path().join(name));
+        let made = ["home", "home/blobs", "home/scratch"].map(|name| self.path().join(name));
         let mut all = vec![self.path().to_path_buf()];
         let mut next = 0;
         while let Some(folder) = all.get(next) {

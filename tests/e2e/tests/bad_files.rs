@@ -360,7 +360,7 @@ fn commands_in_one_home_do_not_disturb_each_other() {
             assert!(fs::read(user.path().join(output).join("model.safetensors")).unwrap() == model);
         }
     }
-    assert_eq!(fs::read_dir(user.path().join("home/tasks")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(user.path().join("home/scratch")).unwrap().count(), 0);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod apply;
 mod attempts;
+mod gc;
 mod keeper;
 mod run;
 
@@ -14,6 +15,7 @@ use std::{
 };
 
 pub use apply::{Evaluation, Prediction, Predictions};
+pub use gc::Removed;
 use outboard_core::{
     ComputeProvider, Digest, Error, ErrorKind, NanoUsd, Result,
     error::IoContext,

@@ -1,0 +1,151 @@
+//! What is refused in a job before anything is done for it.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::{Job, Loss, Optimizer, Schedule, Train, Validation};
+use crate::{
+    error::{Error, Result},
+    layer::Planned,
+};
+
+impl Job {
+    /// Checks every value that has a range of its own.
+    ///
+    /// # Errors
+    /// `InvalidRequest`, naming the key, what it is, and what would be right.
+    pub fn check(&self) -> Result<()> {
+        self.train.check()?;
+        if let Some(Validation::Fraction(f)) = self.data.validation
+            && !(f > 0.0 && f < 1.0)
+        {
+            return Err(wrong("data.validation", f, "a share of the rows between 0 and 1, such as 0.2"));
+        }
+        if self.limits.deadline == Some(Duration::ZERO) {
+            return Err(wrong("limits.deadline", "0s", "a time above zero, such as \"10m\""));
+        }
+        Ok(())
+    }
+}
+
+fn wrong(key: &'static str, value: impl std::fmt::Display, right: &str) -> Error {
+    Error::invalid(format!("`{key}` is {value}, but must be {right}")).at("key", key).hint(format!("set it to {right}"))
+}
+
+impl Train {
+    /// Checks every value that has a range of its own.
+    ///
+    /// # Errors
+    /// `InvalidRequest`, naming the key, what it is, and what would be right.
+    pub fn check(&self) -> Result<()> {
+        if self.epochs == 0 {
+            return Err(wrong("train.epochs", 0, "at least 1"));
+        }
+        if self.batch_size == 0 {
+            return Err(wrong("train.batch_size", 0, "at least 1"));
+        }
+        let above_zero = |key, value: f64| match value > 0.0 && value.is_finite() {
+            true => Ok(()),
+            false => Err(wrong(key, value, "a number above 0")),
+        };
+        let not_negative = |key, value: f64| match value >= 0.0 && value.is_finite() {
+            true => Ok(()),
+            false => Err(wrong(key, value, "a number of at least 0")),
+        };
+        let share = |key, value: f64| match (0.0..1.0).contains(&value) {
+            true => Ok(()),
+            false => Err(wrong(key, value, "at least 0 and below 1")),
+        };
+        match &self.optimizer {
+            Optimizer::Sgd { lr, momentum, dampening, weight_decay, nesterov } => {
+                above_zero("train.optimizer.lr", *lr)?;
+                share("train.optimizer.momentum", *momentum)?;
+                not_negative("train.optimizer.dampening", *dampening)?;
+                not_negative("train.optimizer.weight_decay", *weight_decay)?;
+                if *nesterov && (*momentum == 0.0 || *dampening != 0.0) {
+                    return Err(wrong(
+                        "train.optimizer.nesterov",
+                        true,
+                        "false, or have momentum above 0 and no dampening",
+                    ));
+                }
+            }
+            Optimizer::Adam { lr, betas, eps, weight_decay } | Optimizer::AdamW { lr, betas, eps, weight_decay } => {
+                above_zero("train.optimizer.lr", *lr)?;
+                betas.iter().try_for_each(|beta| share("train.optimizer.betas", *beta))?;
+                not_negative("train.optimizer.eps", *eps)?;
+                not_negative("train.optimizer.weight_decay", *weight_decay)?;
+            }
+        }
+        match &self.schedule {
+            Schedule::Constant => {}
+            Schedule::Step { every, gamma } => {
+                if *every == 0 {
+                    return Err(wrong("train.schedule.every", 0, "at least 1"));
+                }
+                above_zero("train.schedule.gamma", *gamma)?;
+            }
+            Schedule::Cosine { min_lr } => not_negative("train.schedule.min_lr", *min_lr)?,
+        }
+        if let Some(c) = self.clip_norm {
+            above_zero("train.clip_norm", c)?;
+        }
+        if let Some(c) = self.clip_value {
+            above_zero("train.clip_value", c)?;
+        }
+        match &self.loss {
+            Loss::CrossEntropy { label_smoothing, class_weights } => {
+                share("train.loss.label_smoothing", *label_smoothing)?;
+                for weight in class_weights.iter().flatten() {
+                    not_negative("train.loss.class_weights", f64::from(*weight))?;
+                }
+                if class_weights.as_ref().is_some_and(|w| w.iter().all(|w| *w == 0.0)) {
+                    return Err(wrong("train.loss.class_weights", "all zero", "above 0 for at least one class"));
+                }
+            }
+            Loss::Huber { delta } => above_zero("train.loss.delta", *delta)?,
+            Loss::BceWithLogits { positive_weight } => above_zero("train.loss.positive_weight", *positive_weight)?,
+            Loss::Mse | Loss::L1 => {}
+        }
+        if let Some(early) = &self.early_stopping {
+            if early.patience == 0 {
+                return Err(wrong("train.early_stopping.patience", 0, "at least 1"));
+            }
+            not_negative("train.early_stopping.min_delta", early.min_delta)?;
+        }
+        Ok(())
+    }
+
+    /// Checks that every name in `freeze` is one of the model's, and that something is left to train.
+    ///
+    /// # Errors
+    /// `InvalidRequest`, with the names that exist.
+    pub fn check_freeze(&self, plan: &[Planned]) -> Result<()> {
+        let names: Vec<&str> = plan.iter().flat_map(|l| &l.parameters).map(|p| p.name.as_str()).collect();
+        let layers: BTreeSet<&str> =
+            names.iter().filter_map(|name| name.rsplit_once('.')).map(|(layer, _)| layer).collect();
+        for frozen in &self.freeze {
+            if !names.contains(&frozen.as_str()) && !layers.contains(frozen.as_str()) {
+                return Err(Error::invalid(format!(
+                    "`{frozen}` in `train.freeze` names no layer or parameter of the model"
+                ))
+                .at("key", "train.freeze")
+                .hint(format!("use a layer ({}) or a parameter ({})", quoted(layers), quoted(names))));
+            }
+        }
+        if names.is_empty() {
+            return Err(Error::invalid("the model has no parameter to train")
+                .at("key", "model.layers")
+                .hint("add a layer with weights, such as `{ type = \"linear\", out = 10 }`"));
+        }
+        if names.iter().all(|name| self.is_frozen(name)) {
+            return Err(Error::invalid("every parameter is frozen, so there is nothing to train")
+                .at("key", "train.freeze")
+                .hint("leave at least one layer out of it"));
+        }
+        Ok(())
+    }
+}
+
+fn quoted<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    names.into_iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ")
+}
