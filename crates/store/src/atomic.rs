@@ -4,6 +4,7 @@ use std::{
     fs::{self, File},
     io::Write,
     path::Path,
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use outboard_core::error::{IoContext, Result};
@@ -13,9 +14,12 @@ use outboard_core::error::{IoContext, Result};
 /// # Errors
 /// `InvalidRequest` where the file can't be written; the old one is untouched then.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    // Beside the file, since a rename can't cross file systems; named by process, since two may write the same blob.
+    static WRITES: AtomicU64 = AtomicU64::new(0);
+    // Beside the file, since a rename can't cross file systems; with a name of its own, since several processes and
+    // threads may write the same blob.
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = path.with_file_name(format!(".{name}.{}.new", std::process::id()));
+    let write = WRITES.fetch_add(1, Ordering::Relaxed);
+    let temporary = path.with_file_name(format!(".{name}.{}.{write}.new", std::process::id()));
     let folder = path.parent().unwrap_or(Path::new("."));
     let written = (|| {
         let mut file = File::create(&temporary)?;
@@ -50,6 +54,19 @@ mod tests {
         write(&path, b"old").unwrap();
         write(&path, b"new").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn several_threads_may_write_the_same_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("blob");
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| (0..50).for_each(|_| write(&path, b"the same").unwrap()));
+            }
+        });
+        assert_eq!(fs::read(&path).unwrap(), b"the same");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 

@@ -175,7 +175,8 @@ fn sigkill_at_any_moment_loses_at_most_the_work_since_the_last_checkpoint() {
             // Killed before its record was written: nothing was promised.
             continue;
         }
-        assert_eq!(done.code, 0, "{}", done.stderr);
+        assert_eq!((done.code, done.stderr.as_str()), (0, ""));
+        assert!(!done.stdout.contains("warning"), "{}", done.stdout);
         assert_same(&user, &output, &whole);
         ended += 1;
     }

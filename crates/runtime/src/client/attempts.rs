@@ -53,7 +53,11 @@ impl Run {
                 }
                 Err(error) => error,
             };
-            self.record.in_flight = None;
+            let resumed = self.record.in_flight.take().is_some_and(|flight| flight.resumed);
+            if resumed && error.kind() == ErrorKind::NotFound {
+                tracing::info!("the task ended with the process that handed it over");
+                continue;
+            }
             if stop.peek().is_some() && error.kind() == ErrorKind::Cancelled {
                 break (Ended::Cancelled, stop.peek() == Some(&true));
             }
@@ -131,10 +135,6 @@ impl Run {
                 Ok(outcome) => return Ok(outcome),
                 Err(error) => error,
             };
-            let resumed = self.record.in_flight.as_ref().is_some_and(|flight| flight.resumed);
-            if resumed && error.kind() == ErrorKind::NotFound {
-                return Err(error.with_retry(Retry::Same { after: None }));
-            }
             let Retry::Unknown { until } = error.retry() else { return Err(error) };
             if lost.get_or_insert_with(Instant::now).elapsed() >= until {
                 return Err(error.with_retry(Retry::Other));
