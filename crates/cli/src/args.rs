@@ -1,8 +1,8 @@
 //! Every command and flag.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 /// Train models on the cheapest compute that fits, as if it were local.
@@ -63,6 +63,8 @@ pub(crate) enum Command {
     /// Shows models.
     #[command(subcommand)]
     Model(Model),
+    /// Runs the tasks of others: a machine of yours as a provider.
+    Worker(Worker),
     /// Removes data sets and checkpoints that no job needs any more.
     Gc,
     /// Shows the configuration.
@@ -111,6 +113,33 @@ pub(crate) struct Predict {
     /// Adds the probability of each class.
     #[arg(long)]
     pub(crate) probabilities: bool,
+}
+
+/// `outboard worker`.
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("how").required(true).args(["listen", "stdio"])))]
+pub(crate) struct Worker {
+    /// Serves HTTP on this address, such as `0.0.0.0:7878`.
+    #[arg(long, value_name = "ADDRESS", requires = "token_file")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// File with the token that clients must show; nobody else may read it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Runs envelopes from standard input, one JSON object per line.
+    #[arg(long)]
+    pub(crate) stdio: bool,
+    /// Folder for blobs and results; `worker` in the home folder if unset.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) store: Option<PathBuf>,
+    /// Threads of a task; 0 shares the cores among those that run at the same time.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) threads: usize,
+    /// Tasks that run at the same time.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) max_running: u32,
+    /// Tasks that may wait; more are refused.
+    #[arg(long, default_value_t = 16)]
+    pub(crate) max_queued: u32,
 }
 
 /// `outboard model`.

@@ -5,6 +5,7 @@ mod args;
 mod output;
 mod show;
 mod train;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -40,6 +41,7 @@ fn run(command: Command, global: &Global, printer: &Printer) -> Result<ExitCode>
         Command::Train(arguments) => return runtime.block_on(train::train(&client()?, arguments, global, printer)),
         Command::Evaluate(arguments) => runtime.block_on(apply::evaluate(&client()?, &arguments, global, printer)),
         Command::Predict(arguments) => runtime.block_on(apply::predict(&client()?, &arguments, global, printer)),
+        Command::Worker(arguments) => runtime.block_on(worker::worker(&Config::load(&sources)?, arguments)),
         Command::Gc => runtime.block_on(show::gc(&client()?, global, printer)),
         Command::Model(args::Model::Show { file }) => show::model(&file, global, printer),
         Command::Config(args::Config::Show) => show::config(&sources, global, printer),

@@ -1,0 +1,19 @@
+#![doc = include_str!("../README.md")]
+
+mod choose;
+pub mod config;
+mod connection;
+mod endpoint;
+mod parse_error;
+pub mod provider;
+mod transport_error;
+mod upload;
+mod worker;
+
+#[cfg(test)]
+mod stand_in;
+#[cfg(test)]
+mod tests;
+
+pub use config::{Config, WorkerConfig};
+pub use provider::HttpProvider;
