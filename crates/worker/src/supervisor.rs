@@ -2,11 +2,13 @@
 
 use std::{
     future::Future,
-    pin::pin,
+    mem,
+    pin::{Pin, pin},
     sync::{Mutex as StdMutex, PoisonError},
     time::Duration,
 };
 
+use futures_util::{FutureExt, future::Fuse};
 use outboard_core::{
     Event,
     error::{Error, ErrorKind, Result},
@@ -52,7 +54,7 @@ impl Supervisor {
     /// `WorkerUnhealthy` where it doesn't start.
     pub async fn start(&self) -> Result<Hello> {
         let mut slot = self.process.lock().await;
-        let process = self.warm(slot.take()).await?;
+        let (process, _) = self.warm(slot.take()).await?;
         let hello = process.hello.clone();
         *slot = Some(process);
         Ok(hello)
@@ -68,65 +70,69 @@ impl Supervisor {
         *self.pid.lock().unwrap_or_else(PoisonError::into_inner) = pid;
     }
 
-    async fn warm(&self, process: Option<Process>) -> Result<Process> {
+    /// A process that lives, and whether it has been idle: one that dies just now may still look alive.
+    async fn warm(&self, process: Option<Process>) -> Result<(Process, bool)> {
         if let Some(mut process) = process
             && process.lives()
         {
-            return Ok(process);
+            return Ok((process, true));
         }
         let process = Process::start(&self.program).await?;
         self.note(process.id());
         tracing::debug!(pid = process.id(), device = process.hello.device, "task process started");
-        Ok(process)
+        Ok((process, false))
     }
 
     /// Runs a task to its end, handing events to `observe`. When `stop` completes, training stops after the batch, with
     /// a checkpoint; what can't stop by itself is ended. Tasks wait for each other. A dropped run ends its process.
-    pub async fn run<S, O>(&self, envelope: &Envelope, stop: S, observe: O) -> TaskResult
+    pub async fn run<S, O>(&self, envelope: &Envelope, stop: S, mut observe: O) -> TaskResult
     where
         S: Future<Output = ()> + Send,
         O: FnMut(Event) + Send,
     {
         let mut slot = self.process.lock().await;
         let began = Instant::now();
-        let process = match self.warm(slot.take()).await {
-            Ok(process) => process,
-            Err(error) => return ended(envelope, Ending::Failed((&error).into())),
-        };
-        let boot = began.elapsed();
-        let mut result = match self.supervise(process, envelope, stop, observe).await {
-            (Some(process), result) => {
-                *slot = Some(process);
-                result
-            }
-            (None, result) => {
-                self.note(None);
-                result
-            }
-        };
-        result.timings.boot = boot.as_secs_f64();
-        result
+        let mut stop = pin!(stop.fuse());
+        loop {
+            let (process, was_idle) = match self.warm(slot.take()).await {
+                Ok(warm) => warm,
+                Err(error) => return ended(envelope, Ending::Failed((&error).into())),
+            };
+            let boot = began.elapsed();
+            let (process, mut result) = match self.supervise(process, envelope, stop.as_mut(), &mut observe).await {
+                End::Result(process, result) => (process, *result),
+                // It died while it was idle: the task has nothing to do with that.
+                End::Unheard(error) if was_idle => {
+                    tracing::info!(%error, "the idle task process had ended; another one is started");
+                    continue;
+                }
+                End::Unheard(error) => (None, ended(envelope, Ending::Failed((&error).into()))),
+            };
+            self.note(process.as_ref().and_then(Process::id));
+            *slot = process;
+            result.timings.boot = boot.as_secs_f64();
+            return result;
+        }
     }
 
-    /// The result, and the process where it is fit for another task.
     async fn supervise<S, O>(
         &self,
         mut process: Process,
         envelope: &Envelope,
-        stop: S,
-        mut observe: O,
-    ) -> (Option<Process>, TaskResult)
+        mut stop: Pin<&mut Fuse<S>>,
+        observe: &mut O,
+    ) -> End
     where
         S: Future<Output = ()> + Send,
         O: FnMut(Event) + Send,
     {
         let task = &envelope.task;
         let patience = patience(envelope);
-        let failed = |error: Error| (None, ended(envelope, Ending::Failed(Failure::from(&error))));
+        let failed = |error: Error| End::Result(None, Box::new(ended(envelope, Ending::Failed(Failure::from(&error)))));
         if let Err(error) = process.send(&Request::Run(Box::new(envelope.clone())), patience).await {
-            return failed(process.kill(error).await);
+            return End::Unheard(process.kill(error).await);
         }
-        let mut stop = pin!(stop);
+        let mut is_heard = false;
         // When it was asked to stop.
         let mut stopping = None;
         let mut heard = Instant::now();
@@ -135,16 +141,18 @@ impl Supervisor {
             tokio::select! {
                 reply = timeout_at(heard + patience, process.next()) => {
                     heard = Instant::now();
+                    let was_heard = mem::replace(&mut is_heard, true);
                     match reply {
                         Ok(Ok(Some(Reply::Event(event)))) => observe(event),
                         Ok(Ok(Some(Reply::Alive(_)))) => {}
                         Ok(Ok(Some(Reply::Result(result))))
-                            if result.key == task.key && result.attempt == task.attempt => return (Some(process), *result),
+                            if result.key == task.key && result.attempt == task.attempt => return End::Result(Some(process), result),
                         Ok(Ok(Some(Reply::Refused(failure)))) => return failed(process.kill(failure.into()).await),
                         Ok(Ok(Some(Reply::Hello(_) | Reply::Result(_)))) => {
                             let error = Error::new(ErrorKind::WorkerUnhealthy, "the task process spoke out of turn");
                             return failed(process.kill(error).await);
                         }
+                        Ok(Ok(None)) if !was_heard => return End::Unheard(process.bury().await),
                         Ok(Ok(None)) => return failed(process.bury().await),
                         Ok(Err(error)) => return failed(process.kill(error).await),
                         Err(_) => {
@@ -162,11 +170,19 @@ impl Supervisor {
                 }
                 () = sleep_until(end.unwrap_or(heard)), if end.is_some() => {
                     process.kill(Error::new(ErrorKind::Cancelled, "the task was cancelled")).await;
-                    return (None, ended(envelope, Ending::Cancelled));
+                    return End::Result(None, Box::new(ended(envelope, Ending::Cancelled)));
                 }
             }
         }
     }
+}
+
+/// How a task process came off a task.
+enum End {
+    /// The result, and the process where it is fit for another task.
+    Result(Option<Process>, Box<TaskResult>),
+    /// The process ended without a sign that it had taken the task.
+    Unheard(Error),
 }
 
 /// An envelope may come from anywhere: kept within bounds.

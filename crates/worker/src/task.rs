@@ -104,6 +104,8 @@ impl TaskProcess {
             }
             *running = Some(Running { key: envelope.task.key.clone(), stop: stop.clone() });
         }
+        // Whatever happens from here on has to do with the task.
+        say(&Reply::Alive(true));
         let process = self.clone();
         pool.spawn(move || {
             let result = run(&envelope, &process.store, &stop);

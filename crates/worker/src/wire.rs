@@ -32,7 +32,7 @@ pub enum Reply {
     Hello(Hello),
     /// Something happened.
     Event(Event),
-    /// It got on, though nothing is to be told.
+    /// It got on, though nothing is to be told; first of all, it took the task.
     Alive(bool),
     /// The task has ended.
     Result(Box<TaskResult>),
