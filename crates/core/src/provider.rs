@@ -11,9 +11,9 @@ use std::{
 use async_trait::async_trait;
 
 use crate::{
-    error::{Error, ErrorKind, Result},
+    error::{Result, Retry},
     money::NanoUsd,
-    task::{Event, OperationKind, Outcome, Phase, Revision, Task, TaskId, TaskState},
+    task::{Event, OperationKind, Outcome, Revision, Task, TaskId, TaskState},
 };
 
 /// A place where tasks run: a provider, a wrapper around one, or a plugin.
@@ -63,28 +63,31 @@ pub trait ComputeProviderExt: ComputeProvider {
     /// cancelled and its last state awaited.
     ///
     /// # Errors
-    /// The task's own error; `Cancelled` where it was stopped before it had an outcome.
+    /// The task's own error; `Cancelled` where it was stopped before it had an outcome; those of
+    /// [`follow`](Self::follow).
     async fn run<S, O>(&self, task: &Task, stop: S, observe: O) -> Result<Outcome>
     where
         S: Future<Output = ()> + Send,
         O: FnMut(Event) + Send,
     {
         let id = self.submit(task).await?;
-        self.follow(&id, stop, observe).await
+        self.follow(&id, stop, observe).await?.outcome()
     }
 
-    /// Waits for the end of a task that was handed over, as [`run`](Self::run) does. All its events come, also those
-    /// that an earlier call has seen.
+    /// Waits for the end of a task that was handed over, as [`run`](Self::run) does; its last state. All its events
+    /// go to `observe`, also those that an earlier call has seen. A cancellation that fails is tried again.
     ///
     /// # Errors
-    /// The task's own error; `Cancelled` where it was stopped before it had an outcome.
-    async fn follow<S, O>(&self, id: &TaskId, stop: S, mut observe: O) -> Result<Outcome>
+    /// Those of [`wait`](ComputeProvider::wait): nothing is known of the task then. How the task ended is no error here.
+    async fn follow<S, O>(&self, id: &TaskId, stop: S, mut observe: O) -> Result<TaskState>
     where
         S: Future<Output = ()> + Send,
         O: FnMut(Event) + Send,
     {
         let mut stop = pin!(stop);
         let mut stopping = false;
+        // Set where it was tried in vain.
+        let mut must_cancel = false;
         let mut seen = Revision::default();
         loop {
             let state = {
@@ -96,19 +99,20 @@ pub trait ComputeProviderExt: ComputeProvider {
                 })
                 .await
             };
-            let Some(state) = state else {
-                stopping = true;
-                self.cancel(id).await?;
-                continue;
-            };
-            let state = state?;
-            seen = state.revision;
-            state.events.into_iter().for_each(&mut observe);
-            match state.phase {
-                Phase::Queued | Phase::Running => {}
-                Phase::Finished(outcome) => return Ok(outcome),
-                Phase::Failed(error) => return Err(error),
-                Phase::Cancelled => return Err(Error::new(ErrorKind::Cancelled, "the task was cancelled")),
+            if let Some(state) = state {
+                let mut state = state?;
+                seen = state.revision;
+                state.events.drain(..).for_each(&mut observe);
+                if state.phase.is_final() {
+                    return Ok(state);
+                }
+            } else {
+                (stopping, must_cancel) = (true, true);
+            }
+            if must_cancel {
+                // The task may run on, so it is waited for all the same.
+                let cancelled = self.cancel(id).await;
+                must_cancel = cancelled.is_err_and(|error| error.retry() != Retry::Never);
             }
         }
     }
@@ -159,6 +163,8 @@ pub struct PriceModel {
     pub per_hour: NanoUsd,
     /// Billed time is rounded up to a multiple of this.
     pub granularity: Duration,
+    /// Billed beyond a task's own time, at most: the start and the idle tail of its machine.
+    pub overhead: Duration,
     /// Since when this is known, as `YYYY-MM-DD`, or empty for what can't change.
     pub as_of: String,
     /// Where it was found.
@@ -173,12 +179,25 @@ impl PriceModel {
             per_task: NanoUsd::ZERO,
             per_hour: NanoUsd::ZERO,
             granularity: Duration::ZERO,
+            overhead: Duration::ZERO,
             as_of: String::new(),
             source: source.into(),
         }
     }
 
-    /// Cost of one task that ran for `time`, rounded up.
+    /// What one task costs at most that may run for `limit`.
+    #[must_use]
+    pub fn worst(&self, limit: Duration) -> NanoUsd {
+        self.cost(limit.saturating_add(self.overhead))
+    }
+
+    /// Whether it costs nothing, however long a task runs.
+    #[must_use]
+    pub fn is_free(&self) -> bool {
+        self.per_task == NanoUsd::ZERO && self.per_hour == NanoUsd::ZERO
+    }
+
+    /// Cost of one task for which `time` is billed, rounded up.
     #[must_use]
     pub fn cost(&self, time: Duration) -> NanoUsd {
         const NANOS_PER_HOUR: u128 = 3_600_000_000_000;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     blob::Digest,
-    error::Error,
+    error::{Error, ErrorKind, Result, Retry},
     job::{Loss, Train},
     layer::Layer,
 };
@@ -33,6 +33,9 @@ pub struct Task {
     pub attempt: String,
     /// What to do.
     pub operation: Operation,
+    /// Longest time from its start to its end. A worker stops training then, with a checkpoint, and ends the rest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<Duration>,
 }
 
 /// What a worker is asked to do.
@@ -213,6 +216,25 @@ pub enum Outcome {
     },
 }
 
+impl Outcome {
+    /// What a task came to that was stopped because its time was up.
+    ///
+    /// # Errors
+    /// `Timeout` where it has no checkpoint to go on from; the task's own error.
+    pub fn at_limit(stopped: Result<Self>, limit: Duration) -> Result<Self> {
+        match stopped {
+            Ok(Self::Train { checkpoint, ended: Ended::Cancelled }) => {
+                Ok(Self::Train { checkpoint, ended: Ended::Limit })
+            }
+            Err(error) if error.kind() == ErrorKind::Cancelled => {
+                let message = format!("the task was ended after its limit of {limit:?}");
+                Err(Error::new(ErrorKind::Timeout, message).with_retry(Retry::Other))
+            }
+            other => other,
+        }
+    }
+}
+
 /// Why a training task ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -223,6 +245,8 @@ pub enum Ended {
     EarlyStopping,
     /// It was cancelled; the checkpoint may lie within an epoch.
     Cancelled,
+    /// Its time was up; the checkpoint may lie within an epoch.
+    Limit,
 }
 
 /// Loss and accuracy over some rows.
@@ -235,6 +259,33 @@ pub struct Metrics {
     pub accuracy: Option<f64>,
     /// Rows.
     pub rows: u64,
+}
+
+/// Where a task's time went, in seconds; zero where a phase doesn't apply.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Timings {
+    /// Waiting for its turn.
+    pub queue: f64,
+    /// Starting a task process.
+    pub boot: f64,
+    /// Blobs to the worker.
+    pub download: f64,
+    /// Decoding them, planning the model.
+    pub load: f64,
+    /// Training, evaluating, predicting.
+    pub compute: f64,
+    /// Blobs from the worker.
+    pub upload: f64,
+}
+
+/// What an ended task used, as far as its provider knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Usage {
+    /// Where the time went.
+    pub timings: Timings,
+    /// Time that the provider bills, where it measures that itself.
+    pub billed: Option<Duration>,
 }
 
 /// How new a [`TaskState`] is. Opaque; belongs to one provider instance. Zero means nothing seen.
@@ -250,6 +301,8 @@ pub struct TaskState {
     pub phase: Phase,
     /// What happened since the revision that was asked from.
     pub events: Vec<Event>,
+    /// What it used, once it has ended and where the provider can tell.
+    pub usage: Option<Usage>,
 }
 
 /// Where a task stands.
@@ -265,6 +318,22 @@ pub enum Phase {
     Failed(Error),
     /// Stopped before it had an outcome.
     Cancelled,
+}
+
+impl TaskState {
+    /// What the task came to.
+    ///
+    /// # Errors
+    /// The task's own error; `Cancelled` where it was stopped before it had an outcome, `Unexpected` where it hasn't
+    /// ended.
+    pub fn outcome(self) -> Result<Outcome> {
+        match self.phase {
+            Phase::Finished(outcome) => Ok(outcome),
+            Phase::Failed(error) => Err(error),
+            Phase::Cancelled => Err(Error::new(ErrorKind::Cancelled, "the task was cancelled")),
+            Phase::Queued | Phase::Running => Err(Error::new(ErrorKind::Unexpected, "the task has not ended")),
+        }
+    }
 }
 
 impl Phase {

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use outboard_core::{
     Task,
     error::{Error, ErrorKind, Result, Retry},
-    task::{Event, Outcome},
+    task::{Event, Outcome, Timings},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -126,24 +126,6 @@ impl From<Failure> for Error {
     }
 }
 
-/// Where a task's time went, in seconds; zero where a phase doesn't apply.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Timings {
-    /// Waiting for its turn.
-    pub queue: f64,
-    /// Starting a task process.
-    pub boot: f64,
-    /// Blobs to the worker.
-    pub download: f64,
-    /// Decoding them, planning the model.
-    pub load: f64,
-    /// Training, evaluating, predicting.
-    pub compute: f64,
-    /// Blobs from the worker.
-    pub upload: f64,
-}
-
 /// What a worker knows of a task.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StateMessage {
@@ -239,7 +221,7 @@ mod tests {
         let digest = Digest::of(b"");
         let model = Architecture { layers: vec![outboard_core::Layer::Relu], input: vec![3] };
         let operation = Operation::Predict(PredictTask { model, weights: digest, data: digest });
-        let task = Task { key: "k".into(), job: "j".into(), attempt: "k#1".into(), operation };
+        let task = Task { key: "k".into(), job: "j".into(), attempt: "k#1".into(), operation, limit: None };
         Envelope::new(task, Duration::from_secs(60), Duration::from_secs(10))
     }
 

@@ -10,7 +10,7 @@ pub mod tensors;
 
 pub use checkpoint::{Best, Checkpoint, Position, Sums};
 pub use dataset::{Dataset, Target};
-pub use envelope::{Envelope, TaskResult, Timings};
+pub use envelope::{Envelope, TaskResult};
 pub use model::{Feature, ModelFile, Schema, TargetColumn};
 pub use tensors::{Tensor, Tensors};
 

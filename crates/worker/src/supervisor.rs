@@ -12,10 +12,10 @@ use futures_util::{FutureExt, future::Fuse};
 use outboard_core::{
     Event,
     error::{Error, ErrorKind, Result},
-    task::OperationKind,
+    task::{OperationKind, Outcome, Timings},
 };
 use outboard_protocol::{
-    Envelope, PROTOCOL_VERSION, TaskResult, Timings,
+    Envelope, PROTOCOL_VERSION, TaskResult,
     envelope::{Ending, Failure},
 };
 use tokio::{
@@ -135,6 +135,8 @@ impl Supervisor {
         let mut is_heard = false;
         // When it was asked to stop.
         let mut stopping = None;
+        let limit = task.limit.map(|limit| Instant::now() + limit);
+        let mut is_late = false;
         let mut heard = Instant::now();
         loop {
             let end = stopping.filter(|_| task.operation.kind() != OperationKind::Train).map(|at| at + STOPPING);
@@ -146,7 +148,9 @@ impl Supervisor {
                         Ok(Ok(Some(Reply::Event(event)))) => observe(event),
                         Ok(Ok(Some(Reply::Alive(_)))) => {}
                         Ok(Ok(Some(Reply::Result(result))))
-                            if result.key == task.key && result.attempt == task.attempt => return End::Result(Some(process), result),
+                            if result.key == task.key && result.attempt == task.attempt => {
+                                return End::Result(Some(process), if is_late { at_limit(result, task.limit) } else { result });
+                            }
                         Ok(Ok(Some(Reply::Refused(failure)))) => return failed(process.kill(failure.into()).await),
                         Ok(Ok(Some(Reply::Hello(_) | Reply::Result(_)))) => {
                             let error = Error::new(ErrorKind::WorkerUnhealthy, "the task process spoke out of turn");
@@ -168,13 +172,34 @@ impl Supervisor {
                         return failed(process.kill(error).await);
                     }
                 }
+                () = sleep_until(limit.unwrap_or(heard)), if limit.is_some() && stopping.is_none() => {
+                    (stopping, is_late) = (Some(Instant::now()), true);
+                    if let Err(error) = process.send(&Request::Stop(task.key.clone()), patience).await {
+                        return failed(process.kill(error).await);
+                    }
+                }
                 () = sleep_until(end.unwrap_or(heard)), if end.is_some() => {
                     process.kill(Error::new(ErrorKind::Cancelled, "the task was cancelled")).await;
-                    return End::Result(None, Box::new(ended(envelope, Ending::Cancelled)));
+                    let result = Box::new(ended(envelope, Ending::Cancelled));
+                    return End::Result(None, if is_late { at_limit(result, task.limit) } else { result });
                 }
             }
         }
     }
+}
+
+/// The result of a task that was stopped because its time was up.
+fn at_limit(mut result: Box<TaskResult>, limit: Option<Duration>) -> Box<TaskResult> {
+    let outcome = match result.ended {
+        Ending::Finished(outcome) => Ok(outcome),
+        Ending::Failed(failure) => Err(failure.into()),
+        Ending::Cancelled => Err(Error::new(ErrorKind::Cancelled, "the task was cancelled")),
+    };
+    result.ended = match Outcome::at_limit(outcome, limit.unwrap_or_default()) {
+        Ok(outcome) => Ending::Finished(outcome),
+        Err(error) => Ending::Failed((&error).into()),
+    };
+    result
 }
 
 /// How a task process came off a task.

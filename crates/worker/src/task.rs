@@ -14,11 +14,11 @@ use std::{
 use outboard_core::{
     Digest, Event,
     error::{Error, ErrorKind, Result, Retry},
-    task::OperationKind,
+    task::{OperationKind, Timings},
 };
 use outboard_engine::{Blobs, execute, numerics};
 use outboard_protocol::{
-    Envelope, PROTOCOL_VERSION, TaskResult, Timings,
+    Envelope, PROTOCOL_VERSION, TaskResult,
     envelope::{Ending, Failure},
 };
 use outboard_store::FolderStore;

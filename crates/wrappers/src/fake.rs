@@ -109,7 +109,7 @@ impl ComputeProvider for Fake {
 
     async fn wait(&self, _: &TaskId, seen: Revision, limit: Duration) -> Result<TaskState> {
         self.limits.lock().unwrap().push(limit);
-        self.answer("wait", TaskState { revision: seen, phase: Phase::Running, events: vec![] }).await
+        self.answer("wait", TaskState { revision: seen, phase: Phase::Running, events: vec![], usage: None }).await
     }
 
     async fn cancel(&self, _: &TaskId) -> Result<Cancelled> {
@@ -129,5 +129,5 @@ pub(crate) fn task() -> Task {
     let model = Architecture { layers: vec![], input: vec![1] };
     let (weights, data) = (Digest::of(b"weights"), Digest::of(b"data"));
     let operation = Operation::Predict(PredictTask { model, weights, data });
-    Task { key: "key".into(), job: "job".into(), attempt: "attempt".into(), operation }
+    Task { key: "key".into(), job: "job".into(), attempt: "attempt".into(), operation, limit: None }
 }

@@ -1,7 +1,9 @@
 //! The provider.
 
 use std::{
+    cell::Cell,
     collections::HashMap,
+    pin::pin,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -14,12 +16,15 @@ use outboard_core::{
     ComputeProvider, Digest, Event, Task, TaskId,
     error::{Error, ErrorKind, Result},
     provider::{Cancelled, Capabilities, Health, PriceModel, ProviderInfo, TaskSummary},
-    task::{Operation, OperationKind, Phase, Revision, TaskState},
+    task::{Operation, OperationKind, Outcome, Phase, Revision, TaskState, Timings, Usage},
 };
 use outboard_engine::{Blobs, execute};
 use outboard_store::FolderStore;
 use rayon::{ThreadPool, ThreadPoolBuilder};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::{
+    sync::{Notify, Semaphore, watch},
+    time::timeout,
+};
 
 use crate::Config;
 
@@ -47,7 +52,10 @@ struct Live {
 
 /// Everything that happened so far, in order.
 #[derive(Debug, Default)]
-struct Log(Vec<Entry>);
+struct Log {
+    entries: Vec<Entry>,
+    usage: Option<Usage>,
+}
 
 #[derive(Debug)]
 enum Entry {
@@ -58,25 +66,34 @@ enum Entry {
 
 impl Log {
     fn state(&self, seen: Revision) -> TaskState {
-        let phase = match self.0.last() {
+        let phase = match self.entries.last() {
             Some(Entry::Ended(phase)) => phase.clone(),
             Some(_) => Phase::Running,
             None => Phase::Queued,
         };
         // Revision n has seen n - 1 entries. One from elsewhere has seen nothing of this log.
         let from = (seen.0 as usize).saturating_sub(1);
-        let new = self.0.get(from..).unwrap_or(&self.0);
+        let new = self.entries.get(from..).unwrap_or(&self.entries);
         let events =
             new.iter().filter_map(|entry| if let Entry::Happened(event) = entry { Some(event.clone()) } else { None });
-        TaskState { revision: self.revision(), phase, events: events.collect() }
+        TaskState { revision: self.revision(), phase, events: events.collect(), usage: self.usage }
     }
 
     fn revision(&self) -> Revision {
-        Revision(self.0.len() as u64 + 1)
+        Revision(self.entries.len() as u64 + 1)
     }
 
     fn is_ended(&self) -> bool {
-        matches!(self.0.last(), Some(Entry::Ended(_)))
+        matches!(self.entries.last(), Some(Entry::Ended(_)))
+    }
+
+    fn push(&mut self, entry: Entry) {
+        self.entries.push(entry);
+    }
+
+    fn end(&mut self, phase: Phase, timings: Timings) {
+        self.usage = Some(Usage { timings, billed: None });
+        self.push(Entry::Ended(phase));
     }
 }
 
@@ -177,8 +194,9 @@ impl ComputeProvider for CpuProvider {
             }
             tasks.insert(id.clone(), live.clone());
         }
-        let (turn, pool, store, operation) =
-            (self.turn.clone(), self.pool.clone(), self.store.clone(), task.operation.clone());
+        let (turn, pool, store) = (self.turn.clone(), self.pool.clone(), self.store.clone());
+        let (operation, limit) = (task.operation.clone(), task.limit);
+        let began = Instant::now();
         let span = tracing::info_span!("task", job = %task.job, attempt = %task.attempt, provider = "cpu");
         tokio::spawn(async move {
             let ended = live.clone();
@@ -187,18 +205,30 @@ impl ComputeProvider for CpuProvider {
                 // The semaphore is never closed, so a permit always comes.
                 turn = turn.acquire_owned() => turn,
                 () = live.stopped.notified() => {
-                    ended.log.send_modify(|log| log.0.push(Entry::Ended(Phase::Cancelled)));
+                    ended.log.send_modify(|log| log.end(Phase::Cancelled, Timings::default()));
                     return;
                 }
             };
-            let run =
-                tokio::task::spawn_blocking(move || span.in_scope(|| run(&live, &pool, &store, &operation))).await;
-            let phase = run.unwrap_or_else(|panic| {
-                Phase::Failed(
-                    Error::new(ErrorKind::Unexpected, format!("the engine failed: {panic}")).with_provider("cpu"),
-                )
+            let queue = began.elapsed();
+            let mut run =
+                pin!(tokio::task::spawn_blocking(move || { span.in_scope(|| run(&live, &pool, &store, &operation)) }));
+            let (finished, is_late) = match limit.map(|limit| timeout(limit, &mut run)) {
+                Some(limited) => match limited.await {
+                    Ok(finished) => (finished, false),
+                    Err(_) => {
+                        ended.stop.store(true, Ordering::Relaxed);
+                        (run.await, true)
+                    }
+                },
+                None => (run.await, false),
+            };
+            let (outcome, timings) = finished.unwrap_or_else(|panic| {
+                let error = Error::new(ErrorKind::Unexpected, format!("the engine failed: {panic}"));
+                (Err(error), Timings::default())
             });
-            ended.log.send_modify(|log| log.0.push(Entry::Ended(phase)));
+            let outcome = if is_late { Outcome::at_limit(outcome, limit.unwrap_or_default()) } else { outcome };
+            let timings = Timings { queue: queue.as_secs_f64(), ..timings };
+            ended.log.send_modify(|log| log.end(phase(outcome), timings));
         });
         Ok(id)
     }
@@ -207,7 +237,7 @@ impl ComputeProvider for CpuProvider {
         let mut log = self.find(id)?.log.subscribe();
         let newer = log.wait_for(|log| log.revision() != seen);
         // Past the limit the state is as it was seen.
-        let _ = tokio::time::timeout(limit, newer).await;
+        let _ = timeout(limit, newer).await;
         let state = log.borrow().state(seen);
         Ok(state)
     }
@@ -218,7 +248,7 @@ impl ComputeProvider for CpuProvider {
         live.stopped.notify_one();
         // The engine looks after every batch.
         let mut log = live.log.subscribe();
-        Ok(match tokio::time::timeout(CANCEL_WAIT, log.wait_for(Log::is_ended)).await {
+        Ok(match timeout(CANCEL_WAIT, log.wait_for(Log::is_ended)).await {
             Ok(_) => Cancelled::Stopped,
             Err(_) => Cancelled::StillBilled { until: LONGEST_BATCH },
         })
@@ -231,35 +261,51 @@ impl ComputeProvider for CpuProvider {
             .map(|(id, task)| TaskSummary {
                 id: id.clone(),
                 key: task.key.clone(),
-                running: !task.log.borrow().0.is_empty(),
+                running: !task.log.borrow().entries.is_empty(),
             })
             .collect())
     }
 }
 
 /// Blobs in a folder, for the engine's thread.
-struct Folder<'a>(&'a FolderStore);
+struct Folder<'a> {
+    store: &'a FolderStore,
+    /// Time spent on reading.
+    loading: Cell<Duration>,
+}
 
 impl Blobs for Folder<'_> {
     fn get(&self, digest: &Digest) -> Result<Vec<u8>> {
-        self.0.read(digest)
+        let began = Instant::now();
+        let read = self.store.read(digest);
+        self.loading.set(self.loading.get() + began.elapsed());
+        read
     }
 
     fn put(&self, bytes: Vec<u8>) -> Result<Digest> {
-        self.0.write(&bytes)
+        self.store.write(&bytes)
     }
 }
 
-fn run(live: &Live, pool: &ThreadPool, store: &FolderStore, operation: &Operation) -> Phase {
+fn run(live: &Live, pool: &ThreadPool, store: &FolderStore, operation: &Operation) -> (Result<Outcome>, Timings) {
     if live.stop.load(Ordering::Relaxed) && operation.kind() != OperationKind::Train {
-        return Phase::Cancelled;
+        return (Err(Error::new(ErrorKind::Cancelled, "the task was cancelled")), Timings::default());
     }
-    live.log.send_modify(|log| log.0.push(Entry::Started));
+    live.log.send_modify(|log| log.push(Entry::Started));
     let began = Instant::now();
-    let mut observe = |event| live.log.send_modify(|log| log.0.push(Entry::Happened(event)));
-    let result = pool.install(|| execute(operation, &Folder(store), &live.stop, &mut observe));
-    tracing::debug!(seconds = began.elapsed().as_secs_f64(), ok = result.is_ok(), "task ended");
-    match result {
+    let (outcome, load) = pool.install(|| {
+        let blobs = Folder { store, loading: Cell::default() };
+        let mut observe = |event| live.log.send_modify(|log| log.push(Entry::Happened(event)));
+        let outcome = execute(operation, &blobs, &live.stop, &mut observe);
+        (outcome, blobs.loading.get())
+    });
+    let compute = began.elapsed().saturating_sub(load);
+    tracing::debug!(?load, ?compute, ok = outcome.is_ok(), "task ended");
+    (outcome, Timings { load: load.as_secs_f64(), compute: compute.as_secs_f64(), ..Timings::default() })
+}
+
+fn phase(outcome: Result<Outcome>) -> Phase {
+    match outcome {
         Ok(outcome) => Phase::Finished(outcome),
         Err(error) if error.kind() == ErrorKind::Cancelled => Phase::Cancelled,
         Err(error) => Phase::Failed(error.with_provider("cpu")),

@@ -16,7 +16,7 @@ use outboard_core::{
     error::{Error, ErrorKind, Result, Retry},
     money::NanoUsd,
     provider::{Cancelled, Capabilities, Health, PriceModel, ProviderInfo, TaskSummary},
-    task::{OperationKind, Outcome, Phase, Revision, TaskState},
+    task::{OperationKind, Outcome, Phase, Revision, TaskState, Usage},
 };
 use outboard_protocol::{
     Envelope, TaskResult,
@@ -189,12 +189,14 @@ impl HttpProvider {
         for digest in events.chain(outcome) {
             worker.fetch(&digest, &self.store).await?;
         }
+        let mut usage = None;
         let phase = match state.phase {
             WirePhase::Queued => Phase::Queued,
             WirePhase::Running => Phase::Running,
             WirePhase::Ended(result) => {
                 self.release(&result.key);
                 let TaskResult { ended, timings, .. } = *result;
+                usage = Some(Usage { timings, billed: None });
                 tracing::debug!(?timings, worker = worker.connection.url(), "task ended");
                 match ended {
                     Ending::Finished(outcome) => Phase::Finished(outcome),
@@ -203,7 +205,7 @@ impl HttpProvider {
                 }
             }
         };
-        Ok(TaskState { revision: Revision(state.revision), phase, events: state.events })
+        Ok(TaskState { revision: Revision(state.revision), phase, events: state.events, usage })
     }
 }
 

@@ -15,9 +15,9 @@ use axum::{
     response::{IntoResponse, Response},
     routing,
 };
-use outboard_core::{Digest, ErrorKind, Event, error::Retry};
+use outboard_core::{Digest, ErrorKind, Event, error::Retry, task::Timings};
 use outboard_protocol::{
-    Envelope, PROTOCOL_VERSION, TaskResult, Timings,
+    Envelope, PROTOCOL_VERSION, TaskResult,
     envelope::{Ending, Failure, StateMessage, WirePhase, WorkerHealth, decode},
 };
 use serde::Deserialize;

@@ -62,7 +62,7 @@ fn task(key: &str, attempt: u32) -> Task {
 fn task_on(key: &str, attempt: u32, data: Digest, weights: Digest) -> Task {
     let model = Architecture { layers: vec![Layer::Relu], input: vec![3] };
     let operation = Operation::Predict(PredictTask { model, weights, data });
-    Task { key: key.into(), job: "job".into(), attempt: format!("{key}#{attempt}"), operation }
+    Task { key: key.into(), job: "job".into(), attempt: format!("{key}#{attempt}"), operation, limit: None }
 }
 
 /// An address at which nothing listens: that of a port which was free just now.

@@ -2,6 +2,7 @@
 
 mod cases;
 pub mod fixture;
+mod logs;
 mod reference;
 pub mod report;
 mod sample;

@@ -15,6 +15,7 @@ use outboard_store::FolderStore;
 use crate::{
     Fixture, Verdict,
     cases::Case,
+    logs,
     sample::Job,
     witness::{Leaks, Witness},
 };
@@ -69,9 +70,13 @@ impl<'a> Suite<'a> {
     pub(crate) fn new(fixture: &'a dyn Fixture) -> Self {
         static SUITES: AtomicU64 = AtomicU64::new(0);
         let suite = SUITES.fetch_add(1, Ordering::Relaxed);
+        let leaks = Arc::new(Leaks::new(fixture.secrets()));
+        if leaks.is_watching() {
+            logs::watch(Arc::downgrade(&leaks));
+        }
         Self {
             fixture,
-            leaks: Arc::new(Leaks::new(fixture.secrets())),
+            leaks,
             clients: Mutex::default(),
             prefix: format!("conformance-{}-{}-{suite}", now(), std::process::id()),
             names: AtomicU64::new(0),
@@ -142,8 +147,13 @@ impl<'a> Suite<'a> {
     }
 
     pub(crate) fn task(&self, job: &Job, operation: Operation) -> Task {
+        self.task_within(job, operation, None)
+    }
+
+    /// A task that may run for `limit`.
+    pub(crate) fn task_within(&self, job: &Job, operation: Operation, limit: Option<Duration>) -> Task {
         let key = self.name();
-        Task { attempt: format!("{key}-1"), key, job: job.name.clone(), operation }
+        Task { attempt: format!("{key}-1"), key, job: job.name.clone(), operation, limit }
     }
 
     /// Submits a task that runs until it is cancelled.

@@ -15,7 +15,7 @@ mod common;
 use common::CpuFixture;
 
 /// All but: unclaimed layers, unclaimed operations (it has all), a restarted client, secrets (it has none).
-const PASSED: usize = 27;
+const PASSED: usize = 29;
 
 #[tokio::test]
 async fn bare() {

@@ -10,12 +10,12 @@ mod common;
 
 use common::{
     CpuFixture,
-    odd::{Odd, Oddity, SECRET},
+    odd::{LOGGED_SECRET, Odd, Oddity, SECRET},
 };
 
 fn fixture(oddity: Oddity) -> CpuFixture {
     let mut fixture = CpuFixture::new(move |cpu| Arc::new(Odd::new(cpu, oddity)));
-    fixture.secrets = vec![SECRET.into()];
+    fixture.secrets = vec![if oddity == Oddity::Logs { LOGGED_SECRET } else { SECRET }.into()];
     fixture
 }
 
@@ -26,14 +26,14 @@ async fn assert_noticed(oddity: Oddity, by: &[&str]) {
 
 #[tokio::test]
 async fn a_provider_that_can_do_less_passes_fewer_cases() {
-    run_all(&fixture(Oddity::IsLimited)).await.assert_passed(23);
+    run_all(&fixture(Oddity::IsLimited)).await.assert_passed(25);
 }
 
 #[tokio::test]
 async fn a_provider_that_outlives_its_clients_passes_one_more_case() {
     let mut fixture = CpuFixture::new(|cpu| cpu);
     fixture.only = Some(OnceLock::new());
-    run_all(&fixture).await.assert_passed(28);
+    run_all(&fixture).await.assert_passed(30);
 }
 
 #[tokio::test]
@@ -93,6 +93,11 @@ async fn a_wait_without_end_is_noticed() {
 #[tokio::test]
 async fn a_leak_is_noticed() {
     assert_noticed(Oddity::Leaks, &["secrets_stay_hidden"]).await;
+}
+
+#[tokio::test]
+async fn a_logged_secret_is_noticed() {
+    assert_noticed(Oddity::Logs, &["secrets_stay_hidden"]).await;
 }
 
 #[tokio::test]

@@ -152,7 +152,8 @@ impl Desk {
         let (weights, data) = (self.store.write(&file.encode()?)?, self.store.write(&data.encode()?)?);
         let model = Architecture { layers: file.facts.layers.clone(), input: file.facts.input.clone() };
         let operation = operation(model, weights, data);
-        let task = Task { key: self.id.clone(), attempt: format!("{}#1", self.id), job: self.id.clone(), operation };
+        let (key, attempt) = (self.id.clone(), format!("{}#1", self.id));
+        let task = Task { job: key.clone(), key, attempt, operation, limit: None };
         self.provider.run(&task, std::future::pending(), |_| {}).await
     }
 }

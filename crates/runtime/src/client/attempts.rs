@@ -47,6 +47,10 @@ impl Run {
                 failures.clear();
             }
             let error = match outcome {
+                Ok(Outcome::Train { ended: Ended::Limit, .. }) => {
+                    self.record.in_flight = None;
+                    continue;
+                }
                 Ok(Outcome::Train { ended, .. }) => break (ended, stop.peek() == Some(&true)),
                 Ok(other) => {
                     Error::new(ErrorKind::Unexpected, format!("the provider answered a training task with {other:?}"))
@@ -79,7 +83,7 @@ impl Run {
                 self.record.status = Status::Interrupted;
                 Ok(())
             }
-            Ended::Complete | Ended::EarlyStopping => {
+            Ended::Complete | Ended::EarlyStopping | Ended::Limit => {
                 self.record.stopped_early = ended == Ended::EarlyStopping;
                 self.write_outputs()?;
                 self.record.status = Status::Succeeded;
@@ -116,6 +120,7 @@ impl Run {
                 until_epoch: record.job.train.epochs,
                 checkpoint_every: self.client.config.checkpoint.every,
             })),
+            limit: None,
         };
         record.provider = provider.info().id.clone();
         record.in_flight = Some(InFlight { provider: record.provider.clone(), task, id: None, resumed: false });
@@ -170,7 +175,7 @@ impl Run {
             provider.follow(&id, stop, events).await
         };
         keeper.finish()?;
-        outcome
+        outcome?.outcome()
     }
 
     /// Hands the task in flight over, unless that was done before.

@@ -5,9 +5,10 @@ use std::{collections::HashSet, fs::File, io::Write, time::Duration};
 use outboard_core::{
     Digest, Event,
     error::{Error, ErrorKind, Result},
+    task::Timings,
 };
 use outboard_protocol::{
-    PROTOCOL_VERSION, TaskResult, Timings,
+    PROTOCOL_VERSION, TaskResult,
     envelope::{Ending, WirePhase, decode, encode},
 };
 use outboard_store::Records;

@@ -85,7 +85,7 @@ impl Job {
 
     pub fn envelope(&self, key: &str) -> Envelope {
         let (job, attempt) = ("job".into(), format!("{key}#1"));
-        let task = Task { key: key.into(), job, attempt, operation: self.operation() };
+        let task = Task { key: key.into(), job, attempt, operation: self.operation(), limit: None };
         Envelope::new(task, DEADLINE, DEADLINE)
     }
 

@@ -7,6 +7,7 @@ use crate::suite::{Checked, Suite};
 mod cancelling;
 mod claims;
 mod faults;
+mod limits;
 mod moving;
 mod operations;
 mod secrets;
@@ -53,6 +54,8 @@ pub(crate) const CASES: &[Case] = cases![
     cancelling::cancelling_twice_is_harmless,
     cancelling::a_queued_task_is_cancelled,
     cancelling::a_run_stops_when_told,
+    limits::a_limit_ends_training_with_a_checkpoint,
+    limits::an_ended_task_tells_where_its_time_went,
     faults::a_missing_blob_is_not_found,
     faults::a_damaged_blob_is_noticed,
     faults::a_blob_of_another_kind_is_noticed,

@@ -39,6 +39,8 @@ pub(crate) enum Oddity {
     ForgetsTheLimit,
     /// Puts its key into errors.
     Leaks,
+    /// Logs a secret.
+    Logs,
     /// Claims to list its tasks, but lists none.
     ListsNothing,
     /// Can't be reached.
@@ -46,6 +48,9 @@ pub(crate) enum Oddity {
 }
 
 pub(crate) const SECRET: &str = "key-0123456789";
+
+/// Logs are seen by all tests of the process, so this secret is the only one that is logged.
+pub(crate) const LOGGED_SECRET: &str = "key-9876543210";
 
 /// The layer that a limited provider doesn't know.
 const UNKNOWN_LAYER: &str = "silu";
@@ -128,6 +133,7 @@ impl ComputeProvider for Odd {
             _ => error,
         })?;
         match self.oddity {
+            Oddity::Logs => tracing::trace!(token = LOGGED_SECRET, "waited"),
             Oddity::DropsAnEpoch => state.events.retain(|event| !matches!(event, Event::Epoch(e) if e.epoch == 2)),
             Oddity::WrongLoss => state.events.iter_mut().for_each(|event| {
                 if let Event::Epoch(epoch) = event {
