@@ -100,13 +100,13 @@ impl Supervisor {
             };
             let boot = began.elapsed();
             let (process, mut result) = match self.supervise(process, envelope, stop.as_mut(), &mut observe).await {
-                End::Result(process, result) => (process, *result),
+                (process, Ok(result)) => (process, result),
                 // It died while it was idle: the task has nothing to do with that.
-                End::Unheard(error) if was_idle => {
+                (_, Err(error)) if was_idle => {
                     tracing::info!(%error, "the idle task process had ended; another one is started");
                     continue;
                 }
-                End::Unheard(error) => (None, ended(envelope, Ending::Failed((&error).into()))),
+                (_, Err(error)) => (None, ended(envelope, Ending::Failed((&error).into()))),
             };
             self.note(process.as_ref().and_then(Process::id));
             *slot = process;
@@ -115,22 +115,24 @@ impl Supervisor {
         }
     }
 
+    /// The process where it is fit for another task, and the result; an error where the process ended without a sign
+    /// that it had taken the task.
     async fn supervise<S, O>(
         &self,
         mut process: Process,
         envelope: &Envelope,
         mut stop: Pin<&mut Fuse<S>>,
         observe: &mut O,
-    ) -> End
+    ) -> (Option<Process>, Result<TaskResult>)
     where
         S: Future<Output = ()> + Send,
         O: FnMut(Event) + Send,
     {
         let task = &envelope.task;
         let patience = patience(envelope);
-        let failed = |error: Error| End::Result(None, Box::new(ended(envelope, Ending::Failed(Failure::from(&error)))));
+        let failed = |error: Error| (None, Ok(ended(envelope, Ending::Failed(Failure::from(&error)))));
         if let Err(error) = process.send(&Request::Run(Box::new(envelope.clone())), patience).await {
-            return End::Unheard(process.kill(error).await);
+            return (None, Err(process.kill(error).await));
         }
         let mut is_heard = false;
         // When it was asked to stop.
@@ -149,14 +151,14 @@ impl Supervisor {
                         Ok(Ok(Some(Reply::Alive(_)))) => {}
                         Ok(Ok(Some(Reply::Result(result))))
                             if result.key == task.key && result.attempt == task.attempt => {
-                                return End::Result(Some(process), if is_late { at_limit(result, task.limit) } else { result });
+                                return (Some(process), Ok(if is_late { at_limit(*result, task.limit) } else { *result }));
                             }
                         Ok(Ok(Some(Reply::Refused(failure)))) => return failed(process.kill(failure.into()).await),
                         Ok(Ok(Some(Reply::Hello(_) | Reply::Result(_)))) => {
                             let error = Error::new(ErrorKind::WorkerUnhealthy, "the task process spoke out of turn");
                             return failed(process.kill(error).await);
                         }
-                        Ok(Ok(None)) if !was_heard => return End::Unheard(process.bury().await),
+                        Ok(Ok(None)) if !was_heard => return (None, Err(process.bury().await)),
                         Ok(Ok(None)) => return failed(process.bury().await),
                         Ok(Err(error)) => return failed(process.kill(error).await),
                         Err(_) => {
@@ -180,8 +182,8 @@ impl Supervisor {
                 }
                 () = sleep_until(end.unwrap_or(heard)), if end.is_some() => {
                     process.kill(Error::new(ErrorKind::Cancelled, "the task was cancelled")).await;
-                    let result = Box::new(ended(envelope, Ending::Cancelled));
-                    return End::Result(None, if is_late { at_limit(result, task.limit) } else { result });
+                    let result = ended(envelope, Ending::Cancelled);
+                    return (None, Ok(if is_late { at_limit(result, task.limit) } else { result }));
                 }
             }
         }
@@ -189,7 +191,7 @@ impl Supervisor {
 }
 
 /// The result of a task that was stopped because its time was up.
-fn at_limit(mut result: Box<TaskResult>, limit: Option<Duration>) -> Box<TaskResult> {
+fn at_limit(mut result: TaskResult, limit: Option<Duration>) -> TaskResult {
     let outcome = match result.ended {
         Ending::Finished(outcome) => Ok(outcome),
         Ending::Failed(failure) => Err(failure.into()),
@@ -200,14 +202,6 @@ fn at_limit(mut result: Box<TaskResult>, limit: Option<Duration>) -> Box<TaskRes
         Err(error) => Ending::Failed((&error).into()),
     };
     result
-}
-
-/// How a task process came off a task.
-enum End {
-    /// The result, and the process where it is fit for another task.
-    Result(Option<Process>, Box<TaskResult>),
-    /// The process ended without a sign that it had taken the task.
-    Unheard(Error),
 }
 
 /// An envelope may come from anywhere: kept within bounds.
