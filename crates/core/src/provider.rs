@@ -165,7 +165,7 @@ pub struct PriceModel {
     pub granularity: Duration,
     /// Billed beyond a task's own time, at most: the start and the idle tail of its machine.
     pub overhead: Duration,
-    /// Since when this is known, as `YYYY-MM-DD`, or empty for what can't change.
+    /// Since when this is known, as `YYYY-MM-DD`; `as configured` for what the user set; empty for what can't change.
     pub as_of: String,
     /// Where it was found.
     pub source: String,

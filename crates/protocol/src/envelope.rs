@@ -6,13 +6,17 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use outboard_core::{
-    Task,
+    Digest, Task,
     error::{Error, ErrorKind, Result, Retry},
     task::{Event, Outcome, Timings},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{PROTOCOL_VERSION, tensors::check_version};
+
+/// The HTTP header with the BLAKE3 digest of a message. A reader that finds it checks it: a checksum of the network's
+/// doesn't notice every damage, and a digit that became another one can still be read.
+pub const DIGEST_HEADER: &str = "outboard-digest";
 
 /// An envelope, a result or a state is refused beyond this many bytes, before anything is allocated for it.
 pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
@@ -199,6 +203,19 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     serde_json::from_slice(bytes).map_err(wrong)
 }
 
+/// Refuses a message that was damaged on its way, where its digest came along.
+///
+/// # Errors
+/// `CorruptPayload`.
+pub fn check_digest(bytes: &[u8], digest: Option<&[u8]>) -> Result<()> {
+    match digest {
+        Some(digest) if digest != Digest::of(bytes).to_string().as_bytes() => {
+            Err(Error::new(ErrorKind::CorruptPayload, "a message was damaged on its way: it does not match its digest"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Bytes of a message.
 ///
 /// # Errors
@@ -211,10 +228,7 @@ pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use outboard_core::{
-        Digest,
-        task::{Architecture, Metrics, Operation, PredictTask},
-    };
+    use outboard_core::task::{Architecture, Metrics, Operation, PredictTask};
     use proptest::prelude::*;
 
     fn envelope() -> Envelope {

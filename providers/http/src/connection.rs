@@ -14,7 +14,7 @@ use outboard_core::{
 };
 use outboard_protocol::{
     Envelope,
-    envelope::{MAX_MESSAGE_BYTES, StateMessage, WorkerHealth, decode, encode},
+    envelope::{DIGEST_HEADER, MAX_MESSAGE_BYTES, StateMessage, WorkerHealth, check_digest, decode, encode},
 };
 use reqwest::{
     Client, Method, RequestBuilder, Response, StatusCode, Url,
@@ -148,11 +148,14 @@ impl Connection {
         // Where the body doesn't come, the status still tells.
         let body = timeout(self.request_timeout, read(&mut response, MAX_ERROR_BYTES));
         let body = body.await.ok().and_then(Result::ok).unwrap_or_default();
+        let body = if check_digest(&body, digest(&response)).is_ok() { body } else { Vec::new() };
         Err(self.locate(parse_error(status, response.headers(), &body, SystemTime::now())))
     }
 
     async fn body(&self, mut response: Response) -> Result<Vec<u8>> {
-        read(&mut response, MAX_MESSAGE_BYTES).await.map_err(|e| self.locate(e))
+        let bytes = read(&mut response, MAX_MESSAGE_BYTES).await.map_err(|e| self.locate(e))?;
+        check_digest(&bytes, digest(&response)).map_err(|e| self.locate(e))?;
+        Ok(bytes)
     }
 
     async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T> {
@@ -232,7 +235,9 @@ impl Connection {
             Err(error) => return Posted::Refused(self.locate(error)),
         };
         let request = self.request(Method::POST, self.below(&["tasks"])).timeout(self.request_timeout);
-        let response = match request.header(CONTENT_TYPE, "application/json").body(body).send().await {
+        let request =
+            request.header(CONTENT_TYPE, "application/json").header(DIGEST_HEADER, Digest::of(&body).to_string());
+        let response = match request.body(body).send().await {
             Ok(response) => response,
             Err(error) if error.is_connect() => return Posted::Unheard(self.no_reply(error)),
             Err(error) => return Posted::Lost(self.no_reply(error)),
@@ -275,6 +280,11 @@ impl Connection {
     pub(crate) async fn list(&self) -> Result<Vec<LiveTask>> {
         self.json(self.request(Method::GET, self.below(&["tasks"])).timeout(self.request_timeout)).await
     }
+}
+
+/// The digest that came along with a message.
+fn digest(response: &Response) -> Option<&[u8]> {
+    response.headers().get(DIGEST_HEADER).map(|digest| digest.as_bytes())
 }
 
 /// A body of at most `limit` bytes.

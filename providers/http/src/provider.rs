@@ -222,7 +222,11 @@ impl ComputeProvider for HttpProvider {
     async fn price(&self) -> Result<PriceModel> {
         Ok(match self.usd_per_hour {
             NanoUsd::ZERO => PriceModel::free("your own machine"),
-            per_hour => PriceModel { per_hour, ..PriceModel::free("providers.http.usd_per_hour") },
+            per_hour => PriceModel {
+                per_hour,
+                as_of: "as configured".into(),
+                ..PriceModel::free("providers.http.usd_per_hour")
+            },
         })
     }
 

@@ -1,11 +1,21 @@
 //! Errors as replies.
 
 use axum::{
-    http::{StatusCode, header},
+    http::{HeaderName, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use outboard_core::error::{Error, ErrorKind, Retry};
-use outboard_protocol::envelope::{Failure, encode};
+use outboard_core::{
+    Digest,
+    error::{Error, ErrorKind, Retry},
+};
+use outboard_protocol::envelope::{DIGEST_HEADER, Failure, encode};
+
+/// A message as a reply, with its digest.
+pub(super) fn message(status: StatusCode, body: Vec<u8>) -> Response {
+    let digest = Digest::of(&body).to_string();
+    let headers = [(header::CONTENT_TYPE, "application/json"), (HeaderName::from_static(DIGEST_HEADER), &digest)];
+    (status, headers, body).into_response()
+}
 
 /// An error with the status under which it is told.
 #[derive(Debug)]
@@ -52,7 +62,7 @@ impl IntoResponse for Refused {
         }
         // A failure holds nothing that can't be encoded; were it so, the status alone would tell.
         let body = encode(&Failure::from(&self.error)).unwrap_or_default();
-        let mut response = (self.status, [(header::CONTENT_TYPE, "application/json")], body).into_response();
+        let mut response = message(self.status, body);
         if let Retry::Same { after: Some(after) } = self.error.retry() {
             response.headers_mut().insert(header::RETRY_AFTER, after.as_secs().max(1).into());
         }

@@ -22,12 +22,15 @@ use outboard_core::{
 };
 use outboard_protocol::{
     Envelope, PROTOCOL_VERSION,
-    envelope::{MAX_MESSAGE_BYTES, StateMessage, WorkerHealth, decode, encode},
+    envelope::{DIGEST_HEADER, MAX_MESSAGE_BYTES, StateMessage, WorkerHealth, check_digest, decode, encode},
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
-use super::{Server, blobs, refused::Refused};
+use super::{
+    Server, blobs,
+    refused::{self, Refused},
+};
 
 /// Longest time in which a message, other than a blob, must have arrived.
 const ARRIVAL: Duration = Duration::from_secs(60);
@@ -67,7 +70,7 @@ async fn authorize(State(server): Shared, request: Request, next: Next) -> Respo
 }
 
 fn json(status: StatusCode, message: &impl Serialize) -> Reply {
-    Ok((status, [(header::CONTENT_TYPE, "application/json")], encode(message)?).into_response())
+    Ok(refused::message(status, encode(message)?))
 }
 
 /// The last segment of the path.
@@ -129,8 +132,9 @@ async fn list_tasks(State(server): Shared) -> Reply {
     json(StatusCode::OK, &server.tasks.list())
 }
 
-async fn submit(State(server): Shared, body: Body) -> Reply {
+async fn submit(State(server): Shared, headers: HeaderMap, body: Body) -> Reply {
     let bytes = timeout(ARRIVAL, read(body)).await.map_err(|_| incomplete("it took too long"))??;
+    check_digest(&bytes, headers.get(DIGEST_HEADER).map(|digest| digest.as_bytes()))?;
     let envelope: Envelope = decode(&bytes)?;
     drop(bytes);
     let (status, state) = server.tasks.accept(envelope).await?;

@@ -66,6 +66,8 @@ pub(super) async fn cancelling_twice_is_harmless(suite: &Suite<'_>) -> Checked {
 pub(super) async fn a_queued_task_is_cancelled(suite: &Suite<'_>) -> Checked {
     let provider = suite.provider().await;
     ensure_cancels(&*provider)?;
+    // Some learn from their workers how much they can do at once.
+    provider.health().await?;
     let Some(at_once) = provider.capabilities().max_concurrent_tasks else {
         return unsupported("it names no bound on tasks at once");
     };
