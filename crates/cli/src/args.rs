@@ -125,6 +125,12 @@ pub(crate) struct Worker {
     /// File with the token that clients must show; nobody else may read it.
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
+    /// PEM file with the certificate, to speak HTTPS.
+    #[arg(long, value_name = "FILE", requires_all = ["listen", "tls_key"])]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// PEM file with the certificate's key.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
     /// Runs envelopes from standard input, one JSON object per line.
     #[arg(long)]
     pub(crate) stdio: bool,

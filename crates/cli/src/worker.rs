@@ -25,6 +25,7 @@ pub(crate) async fn worker(config: &Config, arguments: Worker) -> Result<ExitCod
         listen: arguments.listen,
         store: arguments.store.unwrap_or_else(|| config.home.join("worker")),
         token_file: arguments.token_file,
+        tls: arguments.tls_cert.zip(arguments.tls_key),
         threads: arguments.threads,
         max_running: arguments.max_running,
         max_queued: arguments.max_queued,

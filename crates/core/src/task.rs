@@ -135,7 +135,7 @@ pub enum Event {
     Progress(Progress),
     /// An epoch is complete.
     Epoch(Epoch),
-    /// A checkpoint is in the store.
+    /// A checkpoint is in the store. One that a newer one has overtaken may be left out.
     Checkpoint(Checkpoint),
     /// Something the user should know.
     Warning {

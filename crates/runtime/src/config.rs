@@ -14,6 +14,7 @@ pub use self::layers::Sources;
 use self::layers::{Layers, Origin};
 use crate::document::{Key, Step, displayed, fit};
 pub use outboard_cpu::Config as CpuConfig;
+pub use outboard_http::Config as HttpConfig;
 
 /// All that can be configured.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -40,6 +41,8 @@ pub struct Checkpoint {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Providers {
+    /// Other machines of the user's.
+    pub http: HttpConfig,
     /// This machine.
     pub cpu: CpuConfig,
 }
@@ -66,10 +69,22 @@ impl Config {
 
     fn from_layers(layers: &Layers, sources: &Sources) -> Result<Self> {
         let mut config: Self = fit(layers.merged()).map_err(|misfit| layers.refuse(&misfit))?;
-        let key = [Step::Name("home".into())].into_iter().collect();
-        let origin = layers.origin(&key);
-        config.home = absolute(&config.home, origin, sources)
-            .map_err(|what| origin.locate(Error::new(ErrorKind::InvalidConfig, format!("`home` {what}")), &key))?;
+        let resolve = |key: Key, path: &mut PathBuf| -> Result<()> {
+            let origin = layers.origin(&key);
+            let wrong = |what| Error::new(ErrorKind::InvalidConfig, format!("`{}` {what}", key.name()));
+            *path = absolute(path, origin, sources).map_err(|what| origin.locate(wrong(what), &key))?;
+            Ok(())
+        };
+        resolve([Step::Name("home".into())].into_iter().collect(), &mut config.home)?;
+        for (index, worker) in config.providers.http.workers.iter_mut().enumerate() {
+            let worker_key = ["providers", "http", "workers"].map(|name| Step::Name(name.into()));
+            let key = |name: &str| worker_key.iter().cloned().chain([Step::Index(index), Step::Name(name.into())]);
+            for (name, path) in [("token_file", &mut worker.token_file), ("ca_file", &mut worker.ca_file)] {
+                if let Some(path) = path {
+                    resolve(key(name).collect(), path)?;
+                }
+            }
+        }
         Ok(config)
     }
 }
@@ -91,26 +106,26 @@ pub fn explain(sources: &Sources) -> Result<Vec<Setting>> {
     Ok(layers.leaves().into_iter().map(setting).collect())
 }
 
-/// `home` with `~` and relative paths resolved, or why that can't be.
-fn absolute(home: &Path, origin: &Origin, sources: &Sources) -> Result<PathBuf, &'static str> {
-    if home.as_os_str().is_empty() {
-        return Err("is empty, but must be a folder");
+/// A path with `~` and relative ones resolved, or why that can't be.
+fn absolute(path: &Path, origin: &Origin, sources: &Sources) -> Result<PathBuf, &'static str> {
+    if path.as_os_str().is_empty() {
+        return Err("is empty, but must be a path");
     }
-    let home = match home.strip_prefix("~") {
+    let path = match path.strip_prefix("~") {
         Ok(rest) => {
             let user = sources.variable("HOME").ok_or("starts with `~`, but the variable HOME is not set")?;
             Path::new(user).join(rest)
         }
-        Err(_) if home.to_string_lossy().starts_with('~') => {
+        Err(_) if path.to_string_lossy().starts_with('~') => {
             return Err("starts with the home folder of another user; write the path in full");
         }
-        Err(_) => home.to_path_buf(),
+        Err(_) => path.to_path_buf(),
     };
     let from = match origin {
         Origin::File(file) => file.path.parent().unwrap_or(&sources.directory),
         _ => &sources.directory,
     };
-    std::path::absolute(from.join(home)).map_err(|_| "is relative, and the working directory is gone")
+    std::path::absolute(from.join(path)).map_err(|_| "is relative, and the working directory is gone")
 }
 
 fn time_above_zero<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {

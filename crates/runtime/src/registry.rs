@@ -1,18 +1,38 @@
 //! The providers that there are, made from the configuration. A new one costs a line here.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use outboard_core::{ComputeProvider, Result};
 use outboard_cpu::CpuProvider;
+use outboard_http::HttpProvider;
 use outboard_store::FolderStore;
+use outboard_wrappers::{Settings, TimeoutSettings, standard};
 
 use crate::Config;
 
 /// The enabled providers, in order of preference: the local CPU is the last resort.
 pub(crate) fn providers(config: &Config, store: &FolderStore) -> Result<Vec<Arc<dyn ComputeProvider>>> {
     let mut providers: Vec<Arc<dyn ComputeProvider>> = Vec::new();
+    if config.providers.http.enabled {
+        let provider = HttpProvider::new(&config.providers.http, store.clone())?;
+        providers.push(standard(Arc::new(provider), &http(&config.providers.http)));
+    }
     if config.providers.cpu.enabled {
         providers.push(Arc::new(CpuProvider::new(&config.providers.cpu, store.clone())?));
     }
     Ok(providers)
+}
+
+/// The provider has deadlines of its own for what stands still; those here are for what goes on for ever.
+fn http(config: &outboard_http::Config) -> Settings {
+    /// A worker answers a cancellation after half a minute at the latest.
+    const CANCEL: Duration = Duration::from_secs(35);
+    let timeout = TimeoutSettings {
+        query: config.request_timeout,
+        submit: config.transfer_timeout,
+        cancel: config.request_timeout.saturating_add(CANCEL),
+        wait_grace: config.transfer_timeout,
+        assumed_task_time: config.start_within,
+    };
+    Settings { timeout, ..Settings::default() }
 }

@@ -1,7 +1,7 @@
 //! A store in a folder.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -68,11 +68,50 @@ impl FolderStore {
         let digest = Digest::of(bytes);
         let path = self.path(&digest);
         // A file that is there may be damaged; writing it again mends it. A whole one becomes young again.
-        let renew = || fs::File::options().append(true).open(&path)?.set_modified(SystemTime::now());
-        if self.read(&digest).is_err() || renew().is_err() {
+        if self.read(&digest).is_err() || !self.renew(&digest).unwrap_or(false) {
             atomic::write(&path, bytes)?;
         }
         Ok(digest)
+    }
+
+    /// Makes a blob as young as if it were stored now; whether it is there.
+    ///
+    /// # Errors
+    /// `InvalidRequest` where the file can't be touched.
+    pub fn renew(&self, digest: &Digest) -> Result<bool> {
+        let path = self.path(digest);
+        match fs::File::options().append(true).open(&path).and_then(|file| file.set_modified(SystemTime::now())) {
+            Ok(()) => Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(e).doing("touch the blob", &path),
+        }
+    }
+
+    /// Removes the blobs that were neither stored nor renewed for `age`; how many.
+    ///
+    /// # Errors
+    /// `InvalidRequest` where blobs can't be listed or removed.
+    pub fn expire(&self, age: Duration) -> Result<usize> {
+        let old: Vec<_> = self.list()?.into_iter().filter(|(_, _, passed)| *passed >= age).collect();
+        old.iter().try_for_each(|(digest, ..)| self.remove(digest))?;
+        Ok(old.len())
+    }
+
+    /// Removes what writers that were killed left half-written, once it is `age` old; how many files.
+    ///
+    /// # Errors
+    /// `InvalidRequest` where files can't be listed or removed.
+    pub fn sweep(&self, age: Duration) -> Result<usize> {
+        let mut removed = 0;
+        for entry in fs::read_dir(&self.blobs).doing("list", &self.blobs)?.flatten() {
+            let is_temporary = entry.file_name().to_str().is_some_and(|n| n.starts_with('.') && n.ends_with(".new"));
+            let passed = entry.metadata().and_then(|facts| facts.modified()).map(|at| at.elapsed().unwrap_or_default());
+            // One that is gone meanwhile was finished.
+            if is_temporary && passed.is_ok_and(|passed| passed >= age) && fs::remove_file(entry.path()).is_ok() {
+                removed += 1;
+            }
+        }
+        Ok(removed)
     }
 
     /// Removes a blob, if it is there.
@@ -82,7 +121,7 @@ impl FolderStore {
     pub fn remove(&self, digest: &Digest) -> Result<()> {
         let path = self.path(digest);
         match fs::remove_file(&path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             done => done.doing("remove the blob", &path),
         }
     }
@@ -144,7 +183,15 @@ mod tests {
         store.write(b"weights").unwrap();
         assert_eq!(store.get(&digest).await.unwrap(), "weights");
 
-        store.remove(&digest).unwrap();
+        assert_eq!(store.expire(Duration::from_secs(60)).unwrap(), 0);
+        assert!(store.renew(&digest).unwrap());
+        fs::write(folder.path().join("blobs").join(format!(".{digest}.1.0.new")), b"wei").unwrap();
+        assert_eq!(store.sweep(Duration::from_secs(60)).unwrap(), 0);
+        assert_eq!((store.sweep(Duration::ZERO).unwrap(), store.sweep(Duration::ZERO).unwrap()), (1, 0));
+        assert!(store.has(&digest).await.unwrap());
+
+        assert_eq!(store.expire(Duration::ZERO).unwrap(), 1);
+        assert!(!store.renew(&digest).unwrap());
         store.remove(&digest).unwrap();
         assert!(!store.has(&digest).await.unwrap());
         assert_eq!(store.get(&digest).await.unwrap_err().kind(), ErrorKind::NotFound);

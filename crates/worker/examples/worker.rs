@@ -12,6 +12,7 @@ fn options() -> Result<Options> {
         listen: None,
         store: "worker".into(),
         token_file: None,
+        tls: None,
         threads: 0,
         max_running: 1,
         max_queued: 16,

@@ -9,7 +9,7 @@ pub mod token;
 pub mod wire;
 
 pub use options::{Options, main};
-pub use server::{Server, ServerConfig, serve};
+pub use server::{Server, ServerConfig, Tls, serve};
 pub use supervisor::{Supervisor, TaskProgram};
 pub use task::serve_stdio;
 pub use token::Token;

@@ -7,7 +7,7 @@ use outboard_store::FolderStore;
 use tokio::net::TcpListener;
 
 use crate::{
-    Token, serve_stdio,
+    Tls, Token, serve_stdio,
     server::{Server, ServerConfig},
     supervisor::TaskProgram,
 };
@@ -23,6 +23,8 @@ pub struct Options {
     pub store: PathBuf,
     /// File of the token that clients must show; needed with `listen`.
     pub token_file: Option<PathBuf>,
+    /// Certificate and key, each a PEM file, to speak HTTPS.
+    pub tls: Option<(PathBuf, PathBuf)>,
     /// Threads of a task process; 0 shares the cores among those that run at the same time.
     pub threads: usize,
     /// See [`ServerConfig`].
@@ -64,7 +66,10 @@ async fn listen(options: Options, address: SocketAddr) -> Result<()> {
         Error::new(ErrorKind::InvalidConfig, "a worker that listens needs a token")
             .hint("umask 077; openssl rand -hex 32 > token, then add --token-file token")
     })?;
+    let tls = options.tls.as_ref().map(|(certificate, key)| Tls::read(certificate, key)).transpose()?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
     let config = ServerConfig {
+        tls,
         max_running: options.max_running,
         max_queued: options.max_queued,
         max_blob_bytes: options.max_blob_bytes,
@@ -79,11 +84,11 @@ async fn listen(options: Options, address: SocketAddr) -> Result<()> {
     let address = listener.local_addr().map_err(cannot)?;
     let shutdown = shutdown()?;
     let server = Server::start(config).await?;
-    if !address.ip().is_loopback() {
-        tracing::warn!(%address, "whoever is on the way can read the token: put a proxy with TLS in front of the worker");
+    if !address.ip().is_loopback() && scheme == "http" {
+        tracing::warn!(%address, "whoever is on the way can read the token: give the worker --tls-cert and --tls-key");
     }
     eprintln!(
-        "listening on http://{address} ({}, {} task{} at a time)",
+        "listening on {scheme}://{address} ({}, {} task{} at a time)",
         server.device(),
         options.max_running,
         if options.max_running == 1 { "" } else { "s" }

@@ -21,6 +21,9 @@ pub struct Config {
     /// Longest time for a reply, and for a transfer to stand still.
     #[serde(deserialize_with = "time_above_zero")]
     pub request_timeout: Duration,
+    /// Longest time for all blobs of one call together.
+    #[serde(deserialize_with = "time_above_zero")]
+    pub transfer_timeout: Duration,
     /// What an hour on these machines costs.
     #[serde(deserialize_with = "usd")]
     pub usd_per_hour: NanoUsd,
@@ -40,6 +43,7 @@ impl Default for Config {
             allow_plain_http: false,
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(60),
+            transfer_timeout: Duration::from_secs(3600),
             usd_per_hour: NanoUsd::ZERO,
             start_within: Duration::from_secs(600),
             patience: Duration::from_secs(120),
@@ -59,6 +63,9 @@ pub struct WorkerConfig {
     /// A file that holds the token.
     #[serde(default)]
     pub token_file: Option<PathBuf>,
+    /// A PEM file with the certificate to trust, besides those that the system trusts.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
 }
 
 /// Without secrets.
@@ -70,6 +77,7 @@ impl fmt::Debug for WorkerConfig {
             .field("url", if is_plain { &self.url } else { &"***" })
             .field("token", &self.token.as_ref().map(|_| "***"))
             .field("token_file", &self.token_file)
+            .field("ca_file", &self.ca_file)
             .finish()
     }
 }
@@ -94,19 +102,26 @@ mod tests {
     fn every_key_is_read_and_no_other() {
         let config: Config = toml::from_str(
             "enabled = true\nallow_plain_http = true\nconnect_timeout = '1s'\nrequest_timeout = '2s'\n\
+             transfer_timeout = '5m'\n\
              usd_per_hour = 0.25\nstart_within = '3m'\npatience = '4m'\n\
-             workers = [{ url = 'http://a', token = 't' }, { url = 'http://b', token_file = 'f' }]",
+             workers = [{ url = 'http://a', token = 't' }, { url = 'http://b', token_file = 'f', ca_file = 'c' }]",
         )
         .unwrap();
         let expected = Config {
             enabled: true,
             workers: vec![
-                WorkerConfig { url: "http://a".into(), token: Some("t".into()), token_file: None },
-                WorkerConfig { url: "http://b".into(), token: None, token_file: Some("f".into()) },
+                WorkerConfig { url: "http://a".into(), token: Some("t".into()), ..WorkerConfig::default() },
+                WorkerConfig {
+                    url: "http://b".into(),
+                    token_file: Some("f".into()),
+                    ca_file: Some("c".into()),
+                    ..WorkerConfig::default()
+                },
             ],
             allow_plain_http: true,
             connect_timeout: Duration::from_secs(1),
             request_timeout: Duration::from_secs(2),
+            transfer_timeout: Duration::from_secs(300),
             usd_per_hour: NanoUsd(250_000_000),
             start_within: Duration::from_secs(180),
             patience: Duration::from_secs(240),
@@ -120,7 +135,8 @@ mod tests {
 
     #[test]
     fn secrets_are_not_shown() {
-        let worker = |url: &str| WorkerConfig { url: url.into(), token: Some("s3cret".into()), token_file: None };
+        let worker =
+            |url: &str| WorkerConfig { url: url.into(), token: Some("s3cret".into()), ..WorkerConfig::default() };
         for url in ["http://a", "http://me:s3cret@a", "http://a?token=s3cret", "me:s3cret@a"] {
             let shown = format!("{:?}", Config { workers: vec![worker(url)], ..Config::default() });
             assert!(!shown.contains("s3cret"), "{shown}");

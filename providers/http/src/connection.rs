@@ -78,6 +78,9 @@ impl Connection {
         if endpoint.is_loopback {
             builder = builder.no_proxy();
         }
+        if !endpoint.certificates.is_empty() {
+            builder = builder.tls_certs_merge(endpoint.certificates);
+        }
         let client = builder.build().map_err(|e| {
             Error::new(ErrorKind::InvalidConfig, "the client of a worker can't be made")
                 .at("worker", &endpoint.url)

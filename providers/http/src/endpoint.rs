@@ -3,7 +3,7 @@
 use std::{fs::File, io::Read, net::IpAddr, path::Path};
 
 use outboard_core::error::{Error, ErrorKind, IoContext, Result};
-use reqwest::{Url, header::HeaderValue};
+use reqwest::{Certificate, Url, header::HeaderValue};
 
 use crate::{Config, WorkerConfig};
 
@@ -17,6 +17,8 @@ pub(crate) struct Endpoint {
     pub(crate) url: Url,
     pub(crate) authorization: HeaderValue,
     pub(crate) is_loopback: bool,
+    /// To be trusted besides those that the system trusts.
+    pub(crate) certificates: Vec<Certificate>,
 }
 
 impl Endpoint {
@@ -48,7 +50,11 @@ impl Endpoint {
                 .at("url", &worker.url)
                 .hint("use https, or an SSH tunnel to 127.0.0.1, or set `providers.http.allow_plain_http = true`"));
         }
-        Ok(Self { url, authorization: bearer(worker)?, is_loopback })
+        let certificates = match &worker.ca_file {
+            Some(path) => read_certificates(path)?,
+            None => Vec::new(),
+        };
+        Ok(Self { url, authorization: bearer(worker)?, is_loopback, certificates })
     }
 }
 
@@ -102,6 +108,18 @@ fn read_token(path: &Path) -> Result<String> {
     Ok(token)
 }
 
+fn read_certificates(path: &Path) -> Result<Vec<Certificate>> {
+    let bytes = std::fs::read(path)
+        .doing("read the certificate file", path)
+        .map_err(|e| wrong(e.to_string()).hint(e.advice().unwrap_or("check the path")))?;
+    match Certificate::from_pem_bundle(&bytes) {
+        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+        _ => Err(wrong("`ca_file` holds no certificate in PEM form")
+            .at("file", path.display())
+            .hint("name the file that the worker was started with as --tls-cert")),
+    }
+}
+
 fn wrong(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidConfig, message)
 }
@@ -111,7 +129,7 @@ mod tests {
     use super::*;
 
     fn endpoint(url: &str, allow_plain_http: bool) -> Result<Endpoint> {
-        let worker = WorkerConfig { url: url.into(), token: Some("s3cret".into()), token_file: None };
+        let worker = WorkerConfig { url: url.into(), token: Some("s3cret".into()), ..WorkerConfig::default() };
         Endpoint::new(&worker, allow_plain_http)
     }
 
@@ -150,7 +168,7 @@ mod tests {
             Some(folder.path().join(name))
         };
         let token = |token: Option<&str>, token_file| {
-            bearer(&WorkerConfig { url: String::new(), token: token.map(Into::into), token_file })
+            bearer(&WorkerConfig { url: String::new(), token: token.map(Into::into), token_file, ca_file: None })
         };
         assert_eq!(token(None, file("good", b" abc\n")).unwrap(), "Bearer abc");
         assert_eq!(token(Some("abc"), None).unwrap(), "Bearer abc");
@@ -168,7 +186,7 @@ mod tests {
 
     #[test]
     fn workers_are_needed_and_differ() {
-        let worker = |url: &str| WorkerConfig { url: url.into(), token: Some("t".into()), token_file: None };
+        let worker = |url: &str| WorkerConfig { url: url.into(), token: Some("t".into()), ..WorkerConfig::default() };
         let all = |workers| Endpoint::all(&Config { workers, ..Config::default() });
         assert_eq!(all(vec![worker("http://[::1]:1"), worker("http://[::1]:2")]).unwrap().len(), 2);
         assert!(all(vec![]).is_err());

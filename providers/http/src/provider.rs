@@ -12,7 +12,7 @@ use std::{
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use outboard_core::{
-    ComputeProvider, Digest, Event, Task, TaskId,
+    BlobStore, ComputeProvider, Digest, Event, Task, TaskId,
     error::{Error, ErrorKind, Result, Retry},
     money::NanoUsd,
     provider::{Cancelled, Capabilities, Health, PriceModel, ProviderInfo, TaskSummary},
@@ -176,19 +176,31 @@ impl HttpProvider {
         error.with_retry(Retry::Unknown { until: self.start_within })
     }
 
-    /// A state as the trait has it, once all blobs that it names are here.
-    async fn receive(&self, worker: &Worker, state: StateMessage) -> Result<TaskState> {
-        let outcome = match &state.phase {
-            WirePhase::Ended(result) => blob(&result.ended),
-            _ => None,
-        };
-        let events = state.events.iter().filter_map(|event| match event {
-            Event::Checkpoint(checkpoint) => Some(checkpoint.digest),
-            _ => None,
-        });
-        for digest in events.chain(outcome) {
+    /// A state as the trait has it, once all blobs that it names are here. Of several checkpoints only the last one is
+    /// fetched; one that is not here isn't told.
+    async fn receive(&self, worker: &Worker, mut state: StateMessage) -> Result<TaskState> {
+        if let WirePhase::Ended(result) = &state.phase
+            && let Some(digest) = blob(&result.ended)
+        {
             worker.fetch(&digest, &self.store).await?;
         }
+        let mut events = Vec::with_capacity(state.events.len());
+        let mut has_newest = false;
+        for event in state.events.into_iter().rev() {
+            if let Event::Checkpoint(checkpoint) = &event {
+                let is_here = match has_newest {
+                    true => self.store.has(&checkpoint.digest).await?,
+                    false => worker.fetch_if_held(&checkpoint.digest, &self.store).await?,
+                };
+                has_newest = true;
+                if !is_here {
+                    continue;
+                }
+            }
+            events.push(event);
+        }
+        events.reverse();
+        state.events = events;
         let mut usage = None;
         let phase = match state.phase {
             WirePhase::Queued => Phase::Queued,

@@ -41,7 +41,8 @@ impl Client {
         for bytes in [DATA, WEIGHTS] {
             store.write(bytes).unwrap();
         }
-        let worker = |url: &&str| WorkerConfig { url: (*url).into(), token: Some(token.into()), token_file: None };
+        let worker =
+            |url: &&str| WorkerConfig { url: (*url).into(), token: Some(token.into()), ..WorkerConfig::default() };
         let config = Config {
             workers: urls.iter().map(worker).collect(),
             request_timeout: Duration::from_millis(500),

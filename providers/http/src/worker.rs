@@ -121,6 +121,15 @@ impl Worker {
         }
     }
 
+    /// As [`fetch`](Self::fetch), of a checkpoint that may be overtaken: whether it is here.
+    pub(crate) async fn fetch_if_held(&self, digest: &Digest, store: &FolderStore) -> Result<bool> {
+        match self.fetch(digest, store).await {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::WorkerUnhealthy => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Brings a blob into the store, if it isn't there. One that was cut goes on where it stopped.
     pub(crate) async fn fetch(&self, digest: &Digest, store: &FolderStore) -> Result<()> {
         if store.has(digest).await? {

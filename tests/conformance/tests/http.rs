@@ -65,7 +65,7 @@ fn config(workers: &[SocketAddr]) -> Config {
     let worker = |address: &SocketAddr| WorkerConfig {
         url: format!("http://{address}"),
         token: Some(TOKEN.into()),
-        token_file: None,
+        ..WorkerConfig::default()
     };
     let workers = workers.iter().map(worker).collect();
     Config { enabled: true, workers, usd_per_hour: NanoUsd(1), ..Config::default() }

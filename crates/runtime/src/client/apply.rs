@@ -3,19 +3,20 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use outboard_core::{
-    ComputeProvider, ComputeProviderExt, Digest, Error, ErrorKind, Result, Task,
+    ComputeProvider, ComputeProviderExt, Digest, Error, ErrorKind, Result, Retry, Task,
     error::IoContext,
     task::{Architecture, EvaluateTask, Metrics, Operation, Outcome, PredictTask},
 };
-use outboard_cpu::CpuProvider;
 use outboard_data::{read_features, read_labelled};
 use outboard_protocol::{Dataset, ModelFile, TargetColumn, tensors};
 use outboard_store::FolderStore;
 
-use super::{Client, blocking, new_id};
+use super::{Client, attempts::choose, blocking, new_id};
+use crate::registry;
 
 /// How good a model is on some data.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,8 +69,9 @@ impl Client {
         let loss = file.facts.loss.clone();
         let desk = Desk::new(self, "evaluate")?;
         let operation = |model, weights, data| Operation::Evaluate(EvaluateTask { model, weights, data, loss });
-        match desk.apply(&file, &data, operation).await? {
-            Outcome::Evaluate(metrics) => Ok(Evaluation { job: desk.id.clone(), provider: desk.provider(), metrics }),
+        let (provider, outcome) = desk.apply(&file, &data, operation).await?;
+        match outcome {
+            Outcome::Evaluate(metrics) => Ok(Evaluation { job: desk.id.clone(), provider, metrics }),
             other => {
                 Err(Error::new(ErrorKind::Unexpected, format!("the provider answered an evaluation with {other:?}")))
             }
@@ -85,7 +87,7 @@ impl Client {
         let (file, data) = self.open(model, move |file| read_features(&data, &file.facts.schema)).await?;
         let desk = Desk::new(self, "predict")?;
         let operation = |model, weights, data| Operation::Predict(PredictTask { model, weights, data });
-        let outcome = desk.apply(&file, &data, operation).await?;
+        let (provider, outcome) = desk.apply(&file, &data, operation).await?;
         let Outcome::Predict { outputs } = outcome else {
             return Err(Error::new(
                 ErrorKind::Unexpected,
@@ -95,11 +97,7 @@ impl Client {
         let outputs = tensors::decode(&desk.store.read(&outputs)?)?.remove("outputs");
         let outputs = outputs
             .ok_or_else(|| Error::new(ErrorKind::CorruptPayload, "the provider's answer has no tensor `outputs`"))?;
-        Ok(Predictions {
-            job: desk.id.clone(),
-            provider: desk.provider(),
-            ..Predictions::new(&file.facts.schema.target, &outputs.data)
-        })
+        Ok(Predictions { job: desk.id.clone(), provider, ..Predictions::new(&file.facts.schema.target, &outputs.data) })
     }
 
     async fn open(
@@ -127,7 +125,7 @@ struct Desk {
     id: String,
     folder: PathBuf,
     store: FolderStore,
-    provider: CpuProvider,
+    providers: Vec<Arc<dyn ComputeProvider>>,
 }
 
 impl Desk {
@@ -135,12 +133,8 @@ impl Desk {
         let id = new_id(name);
         let folder = client.config.home.join("scratch").join(&id);
         let store = FolderStore::open(&folder)?;
-        let provider = CpuProvider::new(&client.config.providers.cpu, store.clone())?;
-        Ok(Self { id, folder, store, provider })
-    }
-
-    fn provider(&self) -> String {
-        self.provider.info().id.clone()
+        let providers = registry::providers(&client.config, &store)?;
+        Ok(Self { id, folder, store, providers })
     }
 
     async fn apply(
@@ -148,13 +142,27 @@ impl Desk {
         file: &ModelFile,
         data: &Dataset,
         operation: impl FnOnce(Architecture, Digest, Digest) -> Operation,
-    ) -> Result<Outcome> {
+    ) -> Result<(String, Outcome)> {
         let (weights, data) = (self.store.write(&file.encode()?)?, self.store.write(&data.encode()?)?);
         let model = Architecture { layers: file.facts.layers.clone(), input: file.facts.input.clone() };
         let operation = operation(model, weights, data);
-        let (key, attempt) = (self.id.clone(), format!("{}#1", self.id));
-        let task = Task { job: key.clone(), key, attempt, operation, limit: None };
-        self.provider.run(&task, std::future::pending(), |_| {}).await
+        let mut failures = Vec::new();
+        loop {
+            let provider = choose(&self.providers, &failures).await?;
+            let id = provider.info().id.clone();
+            // Nothing of it is kept, so another attempt is another task.
+            let key = format!("{}/{}", self.id, failures.len() + 1);
+            let (attempt, operation) = (key.clone(), operation.clone());
+            let task = Task { key, job: self.id.clone(), attempt, operation, limit: None };
+            match provider.run(&task, std::future::pending(), |_| {}).await {
+                Ok(outcome) => return Ok((id, outcome)),
+                Err(error) if error.retry() == Retry::Never => return Err(error),
+                Err(error) => {
+                    tracing::warn!(provider = id, %error, "moving on");
+                    failures.push((id, error));
+                }
+            }
+        }
     }
 }
 

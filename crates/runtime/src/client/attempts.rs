@@ -210,7 +210,7 @@ impl Run {
 }
 
 /// The first provider that is ready and has not failed too often.
-async fn choose(
+pub(super) async fn choose(
     providers: &[Arc<dyn ComputeProvider>],
     failures: &[(String, Error)],
 ) -> Result<Arc<dyn ComputeProvider>> {

@@ -52,6 +52,7 @@ impl Client {
                 removed.bytes += bytes;
             }
         }
+        self.store.sweep(grace)?;
         self.collect_scratch(grace)?;
         Ok(removed)
     }

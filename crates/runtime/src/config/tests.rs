@@ -46,7 +46,7 @@ fn defaults_need_no_file() {
         Config {
             home: "/users/me/.local/share/outboard".into(),
             checkpoint: Checkpoint { every: Duration::from_secs(10) },
-            providers: Providers { cpu: CpuConfig { enabled: true, threads: 0 } },
+            providers: Providers { http: HttpConfig::default(), cpu: CpuConfig { enabled: true, threads: 0 } },
         }
     );
 }
@@ -67,7 +67,8 @@ fn each_layer_overrides_those_before() {
     assert_eq!(config.providers.cpu, CpuConfig { enabled: false, threads: 2 });
 
     let file = folder.path().join("outboard.toml").display().to_string();
-    let settings: Vec<_> = explain(&sources).unwrap().into_iter().map(|s| (s.key, s.value, s.origin)).collect();
+    let mut settings: Vec<_> = explain(&sources).unwrap().into_iter().map(|s| (s.key, s.value, s.origin)).collect();
+    settings.retain(|(key, ..)| !key.starts_with("providers.http."));
     assert_eq!(
         settings,
         [
@@ -78,6 +79,17 @@ fn each_layer_overrides_those_before() {
         ]
         .map(|(key, value, origin)| (key.to_string(), value.to_string(), origin.to_string()))
     );
+}
+
+#[test]
+fn files_of_a_worker_lie_beside_the_file_that_names_them() {
+    let worker = "{ url = 'https://a', token_file = 't/oken', ca_file = '/etc/ca.pem' }";
+    let (folder, mut sources) = sources(&format!("[providers.http]\nworkers = [{worker}]\n"));
+    sources.directory = folder.path().join("a/b");
+    let config = Config::load(&sources).unwrap();
+    let worker = &config.providers.http.workers[0];
+    assert_eq!(worker.token_file.as_deref(), Some(&*folder.path().join("t/oken")));
+    assert_eq!(worker.ca_file.as_deref(), Some(Path::new("/etc/ca.pem")));
 }
 
 #[test]
@@ -117,7 +129,10 @@ fn a_wrong_key_is_refused_with_where_it_is_and_the_nearest_right_one() {
         Some("  try: write `providers.cpu.threads`"),
         "known elsewhere"
     );
-    assert_eq!(file_refusal("[providers.moon]\n").lines().last(), Some("  try: the keys here are `providers.cpu`"));
+    assert_eq!(
+        file_refusal("[providers.moon]\n").lines().last(),
+        Some("  try: the keys here are `providers.http`, `providers.cpu`")
+    );
     assert_eq!(
         variable_refusal("OUTBOARD_PROVIDER__CPU__THREADS", "2"),
         "unknown key `provider.cpu.threads`\n  variable: OUTBOARD_PROVIDER__CPU__THREADS\n  \
@@ -161,7 +176,7 @@ fn a_wrong_value_is_refused_with_what_is_right() {
         ("providers.cpu.enabled=yes", "`providers.cpu.enabled` is \"yes\", but must be true or false"),
         ("checkpoint=3", "`checkpoint` is 3, but must be a table"),
         ("home.x=3", "`home` is a table, but must be text in quotes"),
-        ("home=", "`home` is empty, but must be a folder"),
+        ("home=", "`home` is empty, but must be a path"),
         ("home=~you/x", "`home` starts with the home folder of another user; write the path in full"),
     ] {
         assert_eq!(flag_refusal(text).lines().next(), Some(message));

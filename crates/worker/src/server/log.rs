@@ -1,6 +1,6 @@
 //! What happened to a task, by revision.
 
-use outboard_core::{Event, task::Outcome};
+use outboard_core::{Digest, Event, task::Outcome};
 use outboard_protocol::{
     TaskResult,
     envelope::{StateMessage, WirePhase},
@@ -9,8 +9,11 @@ use outboard_protocol::{
 /// Events in one message, at most: a message has a largest size.
 const MAX_EVENTS: usize = 10_000;
 
-/// Everything that happened so far. Each entry has a revision; the first state has revision 1. Progress that a newer
-/// one overtook is forgotten, so that a long task doesn't fill the memory.
+/// Checkpoints of a task that are told: who fetches one isn't overtaken by the next.
+const CHECKPOINTS: usize = 2;
+
+/// Everything that happened so far. Each entry has a revision; the first state has revision 1. Progress and checkpoints
+/// that newer ones overtook are forgotten, so that a long task doesn't fill the memory.
 #[derive(Debug)]
 pub(super) struct Log {
     revision: u64,
@@ -21,7 +24,9 @@ pub(super) struct Log {
 impl Log {
     pub(super) fn new(phase: WirePhase, events: Vec<Event>) -> Self {
         let mut log = Self { revision: 1, phase, events: Vec::new() };
-        events.into_iter().for_each(|event| log.push(event));
+        for event in events {
+            log.push(event);
+        }
         log
     }
 
@@ -30,12 +35,32 @@ impl Log {
         self.phase = WirePhase::Running;
     }
 
-    pub(super) fn push(&mut self, event: Event) {
+    /// Adds what happened; a checkpoint that nobody needs any more is returned.
+    pub(super) fn push(&mut self, event: Event) -> Option<Digest> {
         self.revision += 1;
+        let overtaken = if matches!(event, Event::Checkpoint(_)) { self.overtake() } else { None };
         if matches!((&event, self.events.last()), (Event::Progress(_), Some((_, Event::Progress(_))))) {
             self.events.pop();
         }
         self.events.push((self.revision, event));
+        // The last one of a task may be that after its last step.
+        let is_named = |digest: &Digest| {
+            self.events.iter().any(|(_, event)| matches!(event, Event::Checkpoint(other) if other.digest == *digest))
+        };
+        overtaken.filter(|digest| !is_named(digest))
+    }
+
+    /// Forgets the oldest checkpoint, if a new one makes one too many.
+    fn overtake(&mut self) -> Option<Digest> {
+        let is_checkpoint = |(_, event): &(u64, Event)| matches!(event, Event::Checkpoint(_));
+        if self.events.iter().filter(|entry| is_checkpoint(entry)).count() < CHECKPOINTS {
+            return None;
+        }
+        let oldest = self.events.iter().position(is_checkpoint)?;
+        match self.events.remove(oldest).1 {
+            Event::Checkpoint(checkpoint) => Some(checkpoint.digest),
+            _ => None,
+        }
     }
 
     pub(super) fn end(&mut self, result: TaskResult) {
@@ -77,7 +102,7 @@ impl Log {
 }
 
 /// The blob that an outcome names.
-pub(super) fn blob(outcome: &Outcome) -> Option<outboard_core::Digest> {
+pub(super) fn blob(outcome: &Outcome) -> Option<Digest> {
     match outcome {
         Outcome::Train { checkpoint, .. } => Some(checkpoint.digest),
         Outcome::Predict { outputs } => Some(*outputs),
@@ -103,13 +128,30 @@ mod tests {
         let mut log = Log::new(WirePhase::Queued, vec![]);
         assert_eq!((log.since(0).revision, log.is_news(0), log.is_news(1)), (1, true, false));
         log.start();
-        [warning(1), progress(1), progress(2), warning(2)].into_iter().for_each(|event| log.push(event));
+        for event in [warning(1), progress(1), progress(2), warning(2)] {
+            assert_eq!(log.push(event), None);
+        }
         assert_eq!(log.since(2).events, [warning(1), progress(2), warning(2)]);
         assert_eq!(log.since(3).events, [progress(2), warning(2)]);
         assert_eq!(log.since(4).events, [progress(2), warning(2)]);
         assert_eq!(log.since(5).events, [warning(2)]);
         assert_eq!((log.since(6).events, log.is_news(6)), (vec![], false));
         assert_eq!((log.since(7).events.len(), log.since(u64::MAX).revision), (3, 6));
+    }
+
+    #[test]
+    fn an_overtaken_checkpoint_is_forgotten() {
+        let checkpoint = |epoch| {
+            let digest = Digest::of(&[epoch]);
+            Event::Checkpoint(outboard_core::task::Checkpoint { digest, epoch: epoch.into(), step_in_epoch: 0 })
+        };
+        let mut log = Log::new(WirePhase::Running, vec![checkpoint(1), warning(1), checkpoint(2)]);
+        assert_eq!(log.push(checkpoint(3)), Some(Digest::of(&[1])));
+        assert_eq!(log.since(0).events, [warning(1), checkpoint(2), checkpoint(3)]);
+        assert_eq!(log.since(3).events, [checkpoint(2), checkpoint(3)]);
+        assert_eq!(log.push(checkpoint(3)), Some(Digest::of(&[2])));
+        assert_eq!(log.push(checkpoint(4)), None, "it is named still");
+        assert_eq!(log.push(checkpoint(5)), Some(Digest::of(&[3])));
     }
 
     #[test]

@@ -6,8 +6,15 @@ mod log;
 mod refused;
 mod routes;
 mod tasks;
+mod tls;
 
-use std::{fs::File, future::Future, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fs::File,
+    future::{Future, IntoFuture},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::serve::ListenerExt;
 use outboard_core::error::{Error, ErrorKind, IoContext, Result};
@@ -18,7 +25,8 @@ use tokio::{
     time::{interval, sleep},
 };
 
-use self::{history::History, tasks::Tasks};
+pub use self::tls::Tls;
+use self::{history::History, tasks::Tasks, tls::TlsListener};
 use crate::{
     Token,
     supervisor::{Supervisor, TaskProgram},
@@ -35,6 +43,8 @@ pub struct ServerConfig {
     pub store: PathBuf,
     /// What clients must show.
     pub token: Token,
+    /// What it shows to clients, where it speaks HTTPS.
+    pub tls: Option<Tls>,
     /// How a task process is started; with the same store.
     pub program: TaskProgram,
     /// Tasks that run at the same time, each in a process of its own; at least 1.
@@ -45,22 +55,27 @@ pub struct ServerConfig {
     pub max_blob_bytes: u64,
     /// How long a result is kept.
     pub result_ttl: Duration,
+    /// How long a blob is kept that nobody needs.
+    pub blob_ttl: Duration,
     /// How long tasks may take to stop when the worker ends.
     pub drain: Duration,
 }
 
 impl ServerConfig {
-    /// The usual limits: one task at a time, 16 waiting, blobs of 4 GiB, results kept for a day, 30 seconds to stop.
+    /// The usual limits: one task at a time, 16 waiting, blobs of 4 GiB, results kept for a day, blobs for a week, 30
+    /// seconds to stop.
     #[must_use]
     pub fn new(store: PathBuf, token: Token, program: TaskProgram) -> Self {
         Self {
             store,
             token,
+            tls: None,
             program,
             max_running: 1,
             max_queued: 16,
             max_blob_bytes: 4 << 30,
             result_ttl: Duration::from_secs(86_400),
+            blob_ttl: Duration::from_secs(7 * 86_400),
             drain: Duration::from_secs(30),
         }
     }
@@ -108,6 +123,8 @@ impl Server {
                 .at("folder", config.store.display())
                 .hint("give each worker a folder of its own"));
         }
+        // Whoever began these is gone: the lock is ours.
+        store.sweep(Duration::ZERO)?;
         let supervisor = Supervisor::new(config.program.clone());
         let hello = supervisor.start().await?;
         let tasks = Tasks::new(
@@ -141,11 +158,21 @@ impl Server {
             tasks.drain(limit).await;
             let _ = drained.send(());
         };
-        // Requests and replies are small, and someone waits for them.
-        let listener = listener.tap_io(|connection| {
-            let _ = connection.set_nodelay(true);
-        });
-        let serving = axum::serve(listener, routes::router(server.clone())).with_graceful_shutdown(stopped);
+        let router = routes::router(server.clone());
+        let failed = |e| Error::new(ErrorKind::Unavailable, "the listener failed").because(e);
+        let serving = match &server.config.tls {
+            Some(tls) => {
+                let listener = TlsListener::new(listener, tls).map_err(failed)?;
+                axum::serve(listener, router).with_graceful_shutdown(stopped).into_future()
+            }
+            None => {
+                // Requests and replies are small, and someone waits for them.
+                let listener = listener.tap_io(|connection| {
+                    let _ = connection.set_nodelay(true);
+                });
+                axum::serve(listener, router).with_graceful_shutdown(stopped).into_future()
+            }
+        };
         let deadline = async {
             // The other end is dropped only with the serving future.
             let _ = last.await;
@@ -153,7 +180,7 @@ impl Server {
         };
         tokio::select! {
             served = serving => {
-                served.map_err(|e| Error::new(ErrorKind::Unavailable, "the listener failed").because(e))
+                served.map_err(failed)
             }
             () = deadline => Ok(()),
             () = server.forget() => Ok(()),
@@ -166,7 +193,7 @@ impl Server {
         let mut ticks = interval(age.clamp(Duration::from_secs(1), Duration::from_secs(60)));
         loop {
             ticks.tick().await;
-            self.tasks.forget(age).await;
+            self.tasks.forget(age, self.config.blob_ttl).await;
         }
     }
 }

@@ -23,6 +23,7 @@ use outboard_store::FolderStore;
 use serde::Serialize;
 use tokio::{
     sync::{Semaphore, watch},
+    task::spawn_blocking,
     time::timeout,
 };
 
@@ -226,7 +227,11 @@ impl Tasks {
     async fn check_blobs(&self, operation: &Operation) -> Result<(), Refused> {
         let mut missing = Vec::new();
         for digest in needs(operation) {
-            if !self.store.has(&digest).await.map_err(Refused::store)? {
+            let store = self.store.clone();
+            let renewed = spawn_blocking(move || store.renew(&digest)).await.unwrap_or_else(|panic| {
+                Err(Error::new(ErrorKind::Unexpected, "the store's thread ended early").because(panic))
+            });
+            if !renewed.map_err(Refused::store)? {
                 missing.push(digest);
             }
         }
@@ -276,7 +281,13 @@ impl Tasks {
         let mut notes = self.history.notes(&envelope.task.key).await;
         let observe = |event: Event| {
             notes.add(&event);
-            live.log.send_modify(|log| log.push(event));
+            let mut overtaken = None;
+            live.log.send_modify(|log| overtaken = log.push(event));
+            if let Some(digest) = overtaken
+                && let Err(error) = self.store.remove(&digest)
+            {
+                tracing::warn!(%digest, %error, "cannot remove a checkpoint that nobody needs");
+            }
         };
         let mut result = supervisor.run(envelope, live.stopped(), observe).await;
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(supervisor);
@@ -341,8 +352,9 @@ impl Tasks {
         }
     }
 
-    /// Forgets what ended longer than `age` ago, and what there are too many of in memory.
-    pub(super) async fn forget(&self, age: Duration) {
+    /// Forgets what ended longer than `age` ago, what there are too many of in memory, and blobs that nobody has needed
+    /// for `blob_age`.
+    pub(super) async fn forget(&self, age: Duration, blob_age: Duration) {
         let live = {
             let mut table = self.table();
             let mut over: Vec<_> = table.iter().filter(|(_, live)| live.is_ended()).collect();
@@ -355,6 +367,13 @@ impl Tasks {
             live.map(|(key, _)| Digest::of(key.as_bytes())).collect()
         };
         self.history.forget(age, live).await;
+        let store = self.store.clone();
+        match spawn_blocking(move || store.expire(blob_age)).await {
+            Ok(Ok(0)) => {}
+            Ok(Ok(count)) => tracing::info!(count, "blobs that nobody needed were removed"),
+            Ok(Err(error)) => tracing::warn!(%error, "cannot remove blobs that nobody needs"),
+            Err(error) => tracing::warn!(%error, "the store's thread ended early"),
+        }
     }
 }
 

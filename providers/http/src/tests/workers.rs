@@ -148,7 +148,7 @@ async fn secrets_are_nowhere() {
 #[tokio::test]
 async fn an_hour_costs_what_the_user_says() {
     let folder = tempfile::tempdir().unwrap();
-    let worker = WorkerConfig { url: "http://[::1]:9".into(), token: Some("t".into()), token_file: None };
+    let worker = WorkerConfig { url: "http://[::1]:9".into(), token: Some("t".into()), ..WorkerConfig::default() };
     let price = async |usd_per_hour| {
         let config = Config { workers: vec![worker.clone()], usd_per_hour, ..Config::default() };
         HttpProvider::new(&config, FolderStore::open(folder.path()).unwrap()).unwrap().price().await.unwrap()
