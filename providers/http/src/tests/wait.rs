@@ -110,8 +110,12 @@ async fn wrong_bytes_never_reach_the_store() {
     client.provider.wait(&id, Revision(0), LONG).await.unwrap();
     assert!(client.holds(&digest).await);
 
-    let gone = Digest::of(b"gone");
-    worker.push("k", Entry::Happened(Event::Checkpoint(checkpoint(gone))));
+    // One that is gone was overtaken; but what a task came to must be there.
+    let gone = checkpoint(Digest::of(b"gone"));
+    worker.push("k", Entry::Happened(Event::Checkpoint(gone)));
+    let state = client.provider.wait(&id, Revision(0), LONG).await.unwrap();
+    assert_eq!(state.events, [Event::Checkpoint(checkpoint(digest))]);
+    worker.push("k", Entry::Ended(Ending::Finished(Outcome::Train { checkpoint: gone, ended: Ended::Complete })));
     let error = client.provider.wait(&id, Revision(0), LONG).await.unwrap_err();
     assert_eq!((error.kind(), error.retry()), (ErrorKind::WorkerUnhealthy, Retry::Other));
 }
