@@ -10,6 +10,10 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
+mod worker;
+
+pub use worker::Worker;
+
 /// The repository.
 #[must_use]
 pub fn repository() -> PathBuf {
@@ -145,16 +149,11 @@ impl User {
     /// A command of this user, not yet started.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(program());
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("OUTBOARD_")) {
-            command.env_remove(name);
-        }
+        let mut command = clean_command();
         command
             .args(arguments)
             .current_dir(self.path())
             .env("OUTBOARD_HOME", self.path().join("home"))
-            .env("RUST_BACKTRACE", "0")
-            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         command
@@ -233,6 +232,16 @@ impl User {
         names.sort();
         names
     }
+}
+
+/// The program, untouched by the variables of whoever runs the tests.
+fn clean_command() -> Command {
+    let mut command = Command::new(program());
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("OUTBOARD_")) {
+        command.env_remove(name);
+    }
+    command.env("RUST_BACKTRACE", "0").stdin(Stdio::null());
+    command
 }
 
 /// Waits for the end of a command that was started.

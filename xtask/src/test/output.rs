@@ -45,6 +45,9 @@ impl CargoTests {
                 if line.starts_with("---- ") {
                     *counts = true;
                 }
+                if line.starts_with("figure: ") && *counts {
+                    return true;
+                }
                 let Some(skip) = line.strip_prefix("skipped: ").filter(|_| *counts) else { return false };
                 *counts = false;
                 self.returned_early += 1;
