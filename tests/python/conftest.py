@@ -17,7 +17,7 @@ from program import REPOSITORY, Program
 @pytest.fixture
 def outboard(tmp_path: Path) -> Program:
     """The program, with a home and a working directory of its own."""
-    program = os.environ.get("OUTBOARD_BIN")
+    program = os.environ.get("TEST_OUTBOARD_BIN")
     if not program:
-        pytest.skip("the variable OUTBOARD_BIN names no program")
+        pytest.skip("the variable TEST_OUTBOARD_BIN names no program")
     return Program(REPOSITORY / program, tmp_path)

@@ -16,13 +16,15 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 
 use self::measure::Measurements;
-use crate::{python, workspace::Workspace};
+use crate::{command, python, workspace::Workspace};
 
 /// What to measure.
 #[derive(Subcommand)]
 pub(crate) enum Bench {
     /// Training on the CPU: our engine against PyTorch, eager and fused
     Engine(Engine),
+    /// Handing tasks over: added time, tasks per second, bytes, memory
+    Dispatch,
 }
 
 /// How to measure the engine.
@@ -41,7 +43,10 @@ pub(crate) struct Engine {
 
 /// Measures and prints.
 pub(crate) fn run(workspace: &Workspace, bench: &Bench) -> Result<()> {
-    let Bench::Engine(engine) = bench;
+    let engine = match bench {
+        Bench::Engine(engine) => engine,
+        Bench::Dispatch => return dispatch(workspace),
+    };
     let worker = workspace.release("--package outboard-engine --example bench_worker", "examples/bench_worker")?;
     let mut ours = workspace.command(worker);
     let mut pytorch = python::python(workspace)?;
@@ -53,4 +58,11 @@ pub(crate) fn run(workspace: &Workspace, bench: &Bench) -> Result<()> {
         print!("{}", report::table(&measurements));
     }
     Ok(())
+}
+
+fn dispatch(workspace: &Workspace) -> Result<()> {
+    let program = workspace.program()?;
+    command::run(
+        workspace.cargo("bench --quiet --package outboard-e2e --bench dispatch").env("TEST_OUTBOARD_BIN", program),
+    )
 }

@@ -21,7 +21,7 @@ pub fn repository() -> PathBuf {
     root.canonicalize().unwrap_or(root)
 }
 
-/// The program: `OUTBOARD_BIN`, or a build of its own.
+/// The program: `TEST_OUTBOARD_BIN`, or a build of its own.
 ///
 /// # Panics
 /// Where it can't be built.
@@ -29,7 +29,7 @@ pub fn repository() -> PathBuf {
 pub fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
-        if let Some(program) = std::env::var_os("OUTBOARD_BIN") {
+        if let Some(program) = std::env::var_os("TEST_OUTBOARD_BIN") {
             return repository().join(program);
         }
         let built = Command::new(env!("CARGO"))

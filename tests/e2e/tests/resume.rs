@@ -128,7 +128,7 @@ fn text_tells_how_to_go_on() {
         .args(["-c", command])
         .current_dir(user.path())
         .env("OUTBOARD_HOME", user.path().join("home"))
-        .env_remove("OUTBOARD_BIN")
+        .env_remove("TEST_OUTBOARD_BIN")
         .output();
     assert!(output.unwrap().status.success());
 }
@@ -220,7 +220,7 @@ fn a_full_disk_keeps_the_last_checkpoint() {
     let run = Command::new("unshare")
         .args(["-rm", "sh", "-c", &script])
         .current_dir(user.path())
-        .env_remove("OUTBOARD_BIN")
+        .env_remove("TEST_OUTBOARD_BIN")
         .output();
     let read = |name: &str| fs::read_to_string(user.path().join(name)).unwrap_or_default();
     match run {

@@ -36,7 +36,7 @@ fn the_first_command_of_the_readme_trains_on_real_data() {
             .args(["-c", printed])
             .current_dir(user.path())
             .env("OUTBOARD_HOME", user.path().join("home"))
-            .env_remove("OUTBOARD_BIN")
+            .env_remove("TEST_OUTBOARD_BIN")
             .output()
             .unwrap();
         assert!(output.status.success(), "{printed}: {}", String::from_utf8_lossy(&output.stderr));

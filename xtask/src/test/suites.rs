@@ -57,7 +57,9 @@ pub(super) fn unit(workspace: &Workspace) -> Result<Outcome> {
 pub(super) fn e2e(workspace: &Workspace) -> Result<Outcome> {
     let program = workspace.program()?;
     cargo_tests(
-        workspace.cargo("test --no-fail-fast --package outboard-e2e -- --show-output").env("OUTBOARD_BIN", program),
+        workspace
+            .cargo("test --no-fail-fast --package outboard-e2e -- --show-output")
+            .env("TEST_OUTBOARD_BIN", program),
     )
 }
 
@@ -89,7 +91,9 @@ pub(super) fn python(workspace: &Workspace) -> Result<Outcome> {
     let program = workspace.program()?;
     let mut tests = PythonTests::default();
     let mut pytest = python::python(workspace)?;
-    pytest.args(["-m", "pytest", "-q", "-r", "s", "-p", "no:cacheprovider", PYTHON_TESTS]).env("OUTBOARD_BIN", program);
+    pytest
+        .args(["-m", "pytest", "-q", "-r", "s", "-p", "no:cacheprovider", PYTHON_TESTS])
+        .env("TEST_OUTBOARD_BIN", program);
     let status = command::lines(&mut pytest, |line| {
         println!("{line}");
         tests.line(line);
