@@ -60,6 +60,9 @@ pub enum ErrorKind {
     Unexpected,
 }
 
+/// Under this name the context of an error says how a task process died.
+pub const EXIT_STATUS: &str = "exit status";
+
 /// What to do next. Wrappers and the router read only this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -205,6 +208,12 @@ impl Error {
     #[must_use]
     pub fn context(&self) -> &[(Cow<'static, str>, String)] {
         &self.0.context
+    }
+
+    /// Whether a task process died.
+    #[must_use]
+    pub fn is_death(&self) -> bool {
+        self.0.context.iter().any(|(what, _)| what == EXIT_STATUS)
     }
 
     /// What to try next.

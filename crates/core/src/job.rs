@@ -33,6 +33,9 @@ pub struct Job {
     /// Within which bounds.
     #[serde(default)]
     pub limits: Limits,
+    /// Where.
+    #[serde(default, skip_serializing_if = "Routing::is_default")]
+    pub routing: Routing,
 }
 
 /// A model: a list of layers.
@@ -116,6 +119,51 @@ pub struct Limits {
     /// Time after which the job stops where it is, such as `"10m"`.
     #[serde(default, with = "duration", skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Duration>,
+}
+
+/// Where the job may run, and what counts in the choice. What is unset is as configured.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Routing {
+    /// The only providers that it may run on; any if empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub providers: Vec<String>,
+    /// Providers that it may not run on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
+    /// Whether it may come home to this machine when others are enabled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_fallback: Option<bool>,
+    /// What counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Policy>,
+    /// What an hour of waiting is worth.
+    #[serde(
+        default,
+        deserialize_with = "money::deserialize_usd",
+        serialize_with = "money::serialize_usd",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub value_of_time_usd_per_hour: Option<NanoUsd>,
+}
+
+impl Routing {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What the choice among the possible providers goes by. Cost and time are those expected for all that is left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Policy {
+    /// The least cost; among equals the least time.
+    Cheapest,
+    /// The least time; among equals the least cost.
+    Fastest,
+    /// The least cost + value of time × time; among equals the least cost.
+    #[default]
+    Balanced,
 }
 
 mod duration {

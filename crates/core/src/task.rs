@@ -286,6 +286,27 @@ pub struct Usage {
     pub timings: Timings,
     /// Time that the provider bills, where it measures that itself.
     pub billed: Option<Duration>,
+    /// Bytes that went to the provider.
+    pub bytes_down: u64,
+    /// Bytes that came back.
+    pub bytes_up: u64,
+}
+
+impl Usage {
+    /// What a task used of which only this is known.
+    #[must_use]
+    pub fn timed(timings: Timings) -> Self {
+        Self { timings, ..Self::default() }
+    }
+}
+
+impl Timings {
+    /// From the start to the end: all but the wait for a turn.
+    #[must_use]
+    pub fn running(&self) -> Duration {
+        let seconds = self.boot + self.download + self.load + self.compute + self.upload;
+        Duration::try_from_secs_f64(seconds).unwrap_or_default()
+    }
 }
 
 /// How new a [`TaskState`] is. Opaque; belongs to one provider instance. Zero means nothing seen.

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use outboard_core::error::{Error, ErrorKind, Result};
+use outboard_core::error::{EXIT_STATUS, Error, ErrorKind, Result};
 use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     process::{Child, ChildStdin, ChildStdout, Command},
@@ -163,7 +163,7 @@ impl Process {
         } else {
             Error::new(ErrorKind::WorkerUnhealthy, format!("the task process died ({status})"))
         };
-        self.explain(error.at("exit status", status))
+        self.explain(error.at(EXIT_STATUS, status))
     }
 }
 

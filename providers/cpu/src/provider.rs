@@ -92,7 +92,7 @@ impl Log {
     }
 
     fn end(&mut self, phase: Phase, timings: Timings) {
-        self.usage = Some(Usage { timings, billed: None });
+        self.usage = Some(Usage::timed(timings));
         self.push(Entry::Ended(phase));
     }
 }

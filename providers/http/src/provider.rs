@@ -16,7 +16,7 @@ use outboard_core::{
     error::{Error, ErrorKind, Result, Retry},
     money::NanoUsd,
     provider::{Cancelled, Capabilities, Health, PriceModel, ProviderInfo, TaskSummary},
-    task::{OperationKind, Outcome, Phase, Revision, TaskState, Usage},
+    task::{OperationKind, Outcome, Phase, Revision, TaskState, Timings, Usage},
 };
 use outboard_protocol::{
     Envelope, TaskResult,
@@ -31,7 +31,7 @@ use crate::{
     choose::{answers, ask, choose, none_of, takes_more},
     connection::{Connection, LONGEST_POLL, Posted},
     endpoint::Endpoint,
-    worker::{Worker, needs},
+    worker::{Crossed, Traffic, Worker, needs},
 };
 
 /// Runs tasks on workers that are reached over HTTP.
@@ -50,6 +50,8 @@ pub struct HttpProvider {
     turn: AtomicUsize,
     /// By key: the worker that has the task, or may have it. Whoever hands the task over holds its lock.
     places: Mutex<HashMap<String, Place>>,
+    /// By id: what crossed for a task so far.
+    traffic: Mutex<HashMap<String, Traffic>>,
 }
 
 type Place = Arc<sync::Mutex<Option<usize>>>;
@@ -92,6 +94,7 @@ impl HttpProvider {
             workers,
             turn: AtomicUsize::new(0),
             places: Mutex::default(),
+            traffic: Mutex::default(),
         })
     }
 
@@ -111,6 +114,15 @@ impl HttpProvider {
             places.retain(|_, place| Arc::strong_count(place) > 1);
         }
         places.entry(key.into()).or_default().clone()
+    }
+
+    /// Counts what crossed for a task.
+    fn count(&self, id: &str, count: impl FnOnce(&mut Traffic)) {
+        let mut traffic = self.traffic.lock().unwrap_or_else(PoisonError::into_inner);
+        if traffic.len() >= REMEMBERED && !traffic.contains_key(id) {
+            traffic.clear();
+        }
+        count(traffic.entry(id.into()).or_default());
     }
 
     /// A task has ended: another attempt at it may go anywhere.
@@ -153,8 +165,10 @@ impl HttpProvider {
 
     async fn hand_over(&self, worker: &Worker, envelope: &Envelope) -> Posted {
         let needs = needs(&envelope.task.operation);
-        if let Err(error) = worker.send(&needs, &self.store).await {
-            return Posted::Unheard(error);
+        let id = worker.connection.id(&envelope.task.key).0;
+        match worker.send(&needs, &self.store).await {
+            Ok(sent) => self.count(&id, |traffic| traffic.down += sent),
+            Err(error) => return Posted::Unheard(error),
         }
         match worker.connection.post(envelope).await {
             Posted::Refused(error) => match missing(&error, &needs) {
@@ -162,7 +176,10 @@ impl HttpProvider {
                 missing => {
                     worker.forget(&missing);
                     match worker.send(&missing, &self.store).await {
-                        Ok(()) => worker.connection.post(envelope).await,
+                        Ok(sent) => {
+                            self.count(&id, |traffic| traffic.down += sent);
+                            worker.connection.post(envelope).await
+                        }
                         Err(error) => Posted::Unheard(error),
                     }
                 }
@@ -178,11 +195,12 @@ impl HttpProvider {
 
     /// A state as the trait has it, once all blobs that it names are here. Of several checkpoints only the last one is
     /// fetched; one that is not here isn't told.
-    async fn receive(&self, worker: &Worker, mut state: StateMessage) -> Result<TaskState> {
+    async fn receive(&self, worker: &Worker, id: &str, mut state: StateMessage) -> Result<TaskState> {
+        let mut crossed = Crossed::default();
         if let WirePhase::Ended(result) = &state.phase
             && let Some(digest) = blob(&result.ended)
         {
-            worker.fetch(&digest, &self.store).await?;
+            worker.fetch(&digest, &self.store, &mut crossed).await?;
         }
         let mut events = Vec::with_capacity(state.events.len());
         let mut has_newest = false;
@@ -190,7 +208,7 @@ impl HttpProvider {
             if let Event::Checkpoint(checkpoint) = &event {
                 let is_here = match has_newest {
                     true => self.store.has(&checkpoint.digest).await?,
-                    false => worker.fetch_if_held(&checkpoint.digest, &self.store).await?,
+                    false => worker.fetch_if_held(&checkpoint.digest, &self.store, &mut crossed).await?,
                 };
                 has_newest = true;
                 if !is_here {
@@ -201,6 +219,7 @@ impl HttpProvider {
         }
         events.reverse();
         state.events = events;
+        self.count(id, |traffic| traffic.up += crossed);
         let mut usage = None;
         let phase = match state.phase {
             WirePhase::Queued => Phase::Queued,
@@ -208,7 +227,8 @@ impl HttpProvider {
             WirePhase::Ended(result) => {
                 self.release(&result.key);
                 let TaskResult { ended, timings, .. } = *result;
-                usage = Some(Usage { timings, billed: None });
+                let traffic = self.traffic.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+                usage = Some(used(timings, traffic.unwrap_or_default()));
                 tracing::debug!(?timings, worker = worker.connection.url(), "task ended");
                 match ended {
                     Ending::Finished(outcome) => Phase::Finished(outcome),
@@ -302,7 +322,7 @@ impl ComputeProvider for HttpProvider {
                 break state;
             }
         };
-        self.receive(worker, state).await
+        self.receive(worker, &id.0, state).await
     }
 
     async fn cancel(&self, id: &TaskId) -> Result<Cancelled> {
@@ -332,6 +352,14 @@ impl ComputeProvider for HttpProvider {
         }
         if errors.len() == self.workers.len() { Err(none_of(errors)) } else { Ok(tasks) }
     }
+}
+
+/// What a task used: as its worker measured it, with the transfers as they were seen from here.
+fn used(timings: Timings, Traffic { down, up }: Traffic) -> Usage {
+    // The machine isn't busy with a task while its blobs cross.
+    let billed = Some(Timings { download: 0.0, upload: 0.0, ..timings }.running());
+    let timings = Timings { download: down.time.as_secs_f64(), upload: up.time.as_secs_f64(), ..timings };
+    Usage { timings, billed, bytes_down: down.bytes, bytes_up: up.bytes }
 }
 
 /// The blobs that a worker says it misses.

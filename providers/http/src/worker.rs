@@ -3,7 +3,9 @@
 use std::{
     collections::HashSet,
     io::Write,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    ops::AddAssign,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    time::{Duration, Instant},
 };
 
 use outboard_core::{
@@ -36,6 +38,34 @@ pub(crate) struct Worker {
     cut: Mutex<Option<Transfer>>,
     /// As many clones as tasks are on their way there.
     handing: Arc<()>,
+}
+
+/// What crossed for a task, and how long that took.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Traffic {
+    pub(crate) down: Crossed,
+    pub(crate) up: Crossed,
+}
+
+/// Bytes that crossed, and how long that took.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Crossed {
+    pub(crate) bytes: u64,
+    pub(crate) time: Duration,
+}
+
+impl AddAssign for Crossed {
+    fn add_assign(&mut self, other: Self) {
+        self.bytes += other.bytes;
+        self.time += other.time;
+    }
+}
+
+impl Crossed {
+    pub(crate) fn add(&mut self, bytes: u64, began: Instant) {
+        self.bytes += bytes;
+        self.time += began.elapsed();
+    }
 }
 
 /// A blob on its way here.
@@ -96,34 +126,42 @@ impl Worker {
     }
 
     /// Sends what the worker doesn't hold.
-    pub(crate) async fn send(&self, digests: &[Digest], store: &FolderStore) -> Result<()> {
+    pub(crate) async fn send(&self, digests: &[Digest], store: &FolderStore) -> Result<Crossed> {
         let _turn = self.sending.lock().await;
+        let mut crossed = Crossed::default();
         for digest in digests {
             if !self.holds(digest).await? {
-                self.put(digest, store).await?;
+                let began = Instant::now();
+                crossed.add(self.put(digest, store).await?, began);
                 self.remember(digest);
             }
         }
-        Ok(())
+        Ok(crossed)
     }
 
-    async fn put(&self, digest: &Digest, store: &FolderStore) -> Result<()> {
+    async fn put(&self, digest: &Digest, store: &FolderStore) -> Result<u64> {
         let path = store.path(digest);
         let upload = blocking(move || Upload::open(&path)).await.map_err(|error| match error.kind() {
             ErrorKind::NotFound => error.hint("start the job again"),
             _ => error,
         })?;
-        let sent = self.connection.put(digest, upload).await;
-        match sent {
+        let count = upload.sent.clone();
+        match self.connection.put(digest, upload).await {
+            Ok(()) => Ok(count.load(Ordering::Relaxed)),
             // Sending damaged bytes again would not help: the store's own error says what does.
             Err(error) if error.kind() == ErrorKind::CorruptPayload => store.get(digest).await.and(Err(error)),
-            sent => sent,
+            Err(error) => Err(error),
         }
     }
 
     /// As [`fetch`](Self::fetch), of a checkpoint that may be overtaken: whether it is here.
-    pub(crate) async fn fetch_if_held(&self, digest: &Digest, store: &FolderStore) -> Result<bool> {
-        match self.fetch(digest, store).await {
+    pub(crate) async fn fetch_if_held(
+        &self,
+        digest: &Digest,
+        store: &FolderStore,
+        crossed: &mut Crossed,
+    ) -> Result<bool> {
+        match self.fetch(digest, store, crossed).await {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == ErrorKind::WorkerUnhealthy => Ok(false),
             Err(error) => Err(error),
@@ -131,14 +169,19 @@ impl Worker {
     }
 
     /// Brings a blob into the store, if it isn't there. One that was cut goes on where it stopped.
-    pub(crate) async fn fetch(&self, digest: &Digest, store: &FolderStore) -> Result<()> {
+    pub(crate) async fn fetch(&self, digest: &Digest, store: &FolderStore, crossed: &mut Crossed) -> Result<()> {
         if store.has(digest).await? {
             return Ok(());
         }
+        let began = Instant::now();
         let cut = lock(&self.cut).take_if(|cut| cut.digest == *digest);
         let mut transfer = cut.map_or_else(|| Transfer::begin(digest, store), Ok)?;
+        let before = transfer.bytes;
         match self.receive(&mut transfer, store).await {
-            Ok(()) => blocking(move || transfer.incoming.finish()).await.map_err(|e| self.connection.locate(e))?,
+            Ok(()) => {
+                crossed.add(transfer.bytes.saturating_sub(before), began);
+                blocking(move || transfer.incoming.finish()).await.map_err(|e| self.connection.locate(e))?;
+            }
             Err(error) => {
                 if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout) {
                     *lock(&self.cut) = Some(transfer);
