@@ -28,12 +28,7 @@ impl Default for BreakerSettings {
     /// enough. The first pause is as long as a cold start, the longest lets an outage of a day be noticed within half
     /// an hour of its end.
     fn default() -> Self {
-        Self {
-            failures: 3,
-            crashes: 2,
-            cooldown: Duration::from_secs(30),
-            max_cooldown: Duration::from_secs(30 * 60),
-        }
+        Self { failures: 3, crashes: 2, cooldown: Duration::from_secs(30), max_cooldown: Duration::from_secs(30 * 60) }
     }
 }
 

@@ -159,8 +159,8 @@ mod tests {
 
     #[test]
     fn thresholds_act_on_the_fullest_cap() {
-        let thresholds =
-            [(0.5, Action::Warn), (0.8, Action::PreferCheaper), (1.0, Action::Stop)].map(|(at, action)| Threshold { at, action });
+        let thresholds = [(0.5, Action::Warn), (0.8, Action::PreferCheaper), (1.0, Action::Stop)]
+            .map(|(at, action)| Threshold { at, action });
         let crossed = |caps: &[CapLeft]| {
             let budget = Budget { caps: caps.to_vec(), thresholds: thresholds.to_vec() };
             budget.crossed().into_iter().map(|c| (c.threshold.action, c.cap, c.share)).collect::<Vec<_>>()

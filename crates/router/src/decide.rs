@@ -54,7 +54,7 @@ fn too_slow(quote: &Quote, demand: &Demand) -> Option<Reason> {
     let left = demand.deadline_left?;
     let expected = quote.expected_time;
     let late = expected > left || left.is_zero();
-    late.then(|| Reason::TooSlow { seconds: expected.as_secs_f64(), left: left.as_secs_f64() })
+    late.then_some(Reason::TooSlow { seconds: expected.as_secs_f64(), left: left.as_secs_f64() })
 }
 
 /// What the policy goes by, then what decides among equals. Less is better. In whole nano-dollars and milliseconds, so

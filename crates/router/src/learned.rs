@@ -84,11 +84,7 @@ impl Learned {
                 RATES,
                 &mut started().filter_map(|o| rate(o.bytes_down, LEAST_BYTES, o.timings.download)),
             ),
-            up: blend(
-                priors.up,
-                RATES,
-                &mut started().filter_map(|o| rate(o.bytes_up, LEAST_BYTES, o.timings.upload)),
-            ),
+            up: blend(priors.up, RATES, &mut started().filter_map(|o| rate(o.bytes_up, LEAST_BYTES, o.timings.upload))),
             flops: blend(priors.flops, RATES, &mut started().filter_map(|o| rate(o.flops, 1, o.timings.compute))),
             mtbf: between_losses(priors.mtbf, &newest_first),
         }

@@ -82,9 +82,8 @@ impl Plan {
     #[must_use]
     pub fn refusal(&self, history: &History) -> Error {
         let is = |matches: fn(&Reason) -> bool| self.reasons().any(|(_, reason)| matches(reason));
-        let by_budget = |reason: &Reason| {
-            matches!(reason, Reason::OverBudget(_) | Reason::Stopped(_) | Reason::LocalOnly(_))
-        };
+        let by_budget =
+            |reason: &Reason| matches!(reason, Reason::OverBudget(_) | Reason::Stopped(_) | Reason::LocalOnly(_));
         let (kind, message) = if is(|reason| matches!(reason, Reason::Poisoned(_))) {
             (ErrorKind::JobFailed, "the job would fail on every provider")
         } else if !history.is_empty() {
@@ -135,6 +134,9 @@ impl fmt::Display for Plan {
             match verdict {
                 Verdict::Excluded(reason) => {
                     line(f, provider, "no", &reason.to_string())?;
+                    if !whole.is_empty() && is_for_now(reason) {
+                        line(f, "", "", &format!("would be {whole}"))?;
+                    }
                     if let Some(help) = reason.help(provider) {
                         line(f, "", "", &format!("try: {help}"))?;
                     }
@@ -149,20 +151,29 @@ impl fmt::Display for Plan {
             }
         }
         for Crossed { threshold, cap, share } in &self.crossed {
-            let what = match threshold.action {
-                Action::Warn => "a warning, nothing more",
-                Action::PreferCheaper => "the cheapest provider is chosen",
-                Action::LocalOnly => "only local providers are used",
-                Action::Stop => "nothing is started",
+            let so = match threshold.action {
+                Action::Warn => "",
+                Action::PreferCheaper => ": the cheapest provider is chosen",
+                Action::LocalOnly => ": only local providers are used",
+                Action::Stop => ": nothing is started",
             };
             if share.is_finite() {
-                writeln!(f, "{:.0} % of the {cap} budget is used: {what}", share * 100.0)?;
+                writeln!(f, "{} % of the {cap} budget is used{so}", (share * 100.0).floor())?;
             } else {
-                writeln!(f, "the {cap} budget is zero and something was spent: {what}")?;
+                writeln!(f, "the {cap} budget is zero and something was spent{so}")?;
             }
         }
         Ok(())
     }
+}
+
+/// Whether a provider could have the task some day, so that its quote means something.
+fn is_for_now(reason: &Reason) -> bool {
+    use Reason::*;
+    !matches!(
+        reason,
+        Poisoned(_) | Operation { .. } | Layers(_) | PayloadTooLarge { .. } | TaskTooLong { .. } | TooSlow { .. }
+    )
 }
 
 /// What all that is left is expected to take.

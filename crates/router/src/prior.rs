@@ -114,3 +114,39 @@ impl Priors {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A number with a unit, as the docs write it.
+    fn shown(value: f64, units: &[(f64, &str)]) -> String {
+        let unit = units.iter().rev().find(|(size, _)| value >= *size);
+        unit.map_or_else(|| value.to_string(), |(size, unit)| format!("{} {unit}", value / size))
+    }
+
+    #[test]
+    fn the_docs_state_every_prior() {
+        let docs = include_str!("../../../docs/routing.md");
+        for kind in ["cpu", "cuda", "runpod", "aws-lambda", "http", "others"] {
+            let Priors { queue, cold, cold_start, load, down, up, flops, mtbf } = Priors::of(kind);
+            let time = |value: f64| if value == 0.0 { "0".into() } else { format!("{value} s") };
+            let bandwidth = |value| shown(value, &[(1e6, "MB/s"), (1e9, "GB/s")]);
+            let mtbf = if mtbf == DAY { "1 day".into() } else { shown(mtbf, &[(HOUR, "h"), (DAY, "days")]) };
+            let name = if kind == "others" { kind.into() } else { format!("`{kind}`") };
+            let row = [
+                name,
+                time(queue),
+                cold.to_string(),
+                time(cold_start),
+                time(load),
+                bandwidth(down),
+                bandwidth(up),
+                shown(flops, &[(1e9, "G"), (1e12, "T")]),
+                mtbf,
+            ];
+            let row = format!("| {} |", row.join(" | "));
+            assert!(docs.contains(&row), "{row}");
+        }
+    }
+}

@@ -113,8 +113,7 @@ pub fn quote(candidate: &Candidate, price: &PriceModel, demand: &Demand, epochs:
     let beside = n * (candidate.learned.cold.value * price.overhead.as_secs_f64() + step);
     let one = price.cost(seconds(running + beside)).0;
     let others = price.per_task.0.saturating_mul(u64::from(tasks - 1));
-    let limit =
-        if candidate.is_local && price.is_free() { None } else { Some(limit(&phases, candidate, demand)) };
+    let limit = if candidate.is_local && price.is_free() { None } else { Some(limit(&phases, candidate, demand)) };
     Quote {
         epochs,
         tasks,

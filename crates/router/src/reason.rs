@@ -158,7 +158,10 @@ impl fmt::Display for OverBudget {
         let Self { cap, limit, charged, reserved, asked, .. } = self;
         let asked = at_most(*asked);
         if *limit == NanoUsd::ZERO {
-            return write!(f, "its shortest task could cost {asked}, but the {cap} budget is zero: only free providers");
+            return write!(
+                f,
+                "its shortest task could cost {asked}, but the {cap} budget is zero: only free providers"
+            );
         }
         let left = at_least(limit.saturating_sub([*charged, *reserved].into_iter().sum()));
         write!(f, "its shortest task could cost {asked}, but {left} is left of the {cap} budget of {limit}")?;

@@ -44,9 +44,18 @@ fn a_crash_loop_opens_it_sooner() {
 fn what_is_not_the_providers_fault_never_opens_it() {
     use ErrorKind::*;
     for kind in [
-        JobFailed, InvalidRequest, InvalidConfig, Cancelled, BudgetExceeded, NotFound, Conflict, Unexpected,
+        JobFailed,
+        InvalidRequest,
+        InvalidConfig,
+        Cancelled,
+        BudgetExceeded,
+        NotFound,
+        Conflict,
+        Unexpected,
         // Another job may fit.
-        OutOfMemory, PayloadTooLarge, Unsupported,
+        OutOfMemory,
+        PayloadTooLarge,
+        Unsupported,
     ] {
         assert_eq!(at(99, &[(1, Some(kind)), (2, Some(kind)), (3, Some(kind)), (4, Some(kind))]), Breaker::Closed);
         // Nor does it hide failures that are.

@@ -90,7 +90,15 @@ fn what_never_started_says_nothing_of_times() {
 }
 
 fn any_seconds() -> impl Strategy<Value = f64> {
-    prop_oneof![Just(0.0), Just(f64::NAN), Just(f64::INFINITY), Just(-1.0), Just(f64::MIN_POSITIVE), 0.0..1e9, any::<f64>()]
+    prop_oneof![
+        Just(0.0),
+        Just(f64::NAN),
+        Just(f64::INFINITY),
+        Just(-1.0),
+        Just(f64::MIN_POSITIVE),
+        0.0..1e9,
+        any::<f64>()
+    ]
 }
 
 prop_compose! {

@@ -72,7 +72,7 @@ fn what_is_left_of_the_budget_bounds_it() {
     let candidate = Candidate { learned: known(), ..paid("runpod") };
     let price = candidate.price.clone().unwrap();
     // The worst case of n epochs: 2 · (7 + n) + 30 s, and 60 s beside them.
-    let worst = |n| price.cost(Duration::from_secs(104 + 2 * n)).0;
+    let worst = |n: u64| price.cost(Duration::from_secs(104 + 2 * n)).0;
     let with = |left| length(&candidate, &demand(), &day(left + 5, 3, 2));
     assert_eq!(with(worst(40)), (40, None));
     assert_eq!(with(worst(40) - 1), (39, None));

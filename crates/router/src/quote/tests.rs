@@ -73,8 +73,13 @@ fn a_guess_gets_more_room_than_a_measured_time() {
 #[test]
 fn times_without_end_saturate() {
     let (candidate, price) = runpod();
-    let demand =
-        Demand { flops_per_epoch: u64::MAX, bytes_down: u64::MAX, bytes_up: u64::MAX, epochs_left: u32::MAX, ..demand() };
+    let demand = Demand {
+        flops_per_epoch: u64::MAX,
+        bytes_down: u64::MAX,
+        bytes_up: u64::MAX,
+        epochs_left: u32::MAX,
+        ..demand()
+    };
     let price = PriceModel { per_hour: NanoUsd(u64::MAX), ..price };
     let quote = quote(&candidate, &price, &demand, u32::MAX);
     assert_eq!((quote.expected_cost, quote.worst_cost), (NanoUsd(u64::MAX), NanoUsd(u64::MAX)));
