@@ -6,7 +6,7 @@ use outboard_core::{Error, ErrorKind, NanoUsd};
 
 use crate::{
     Action, Candidate, Crossed, History, Policy, Quote, Reason,
-    words::{at_most, time},
+    words::{at_most, percent, time},
 };
 
 /// Where the next task runs, and what there is to say of each provider.
@@ -158,7 +158,7 @@ impl fmt::Display for Plan {
                 Action::Stop => ": nothing is started",
             };
             if share.is_finite() {
-                writeln!(f, "{} % of the {cap} budget is used{so}", (share * 100.0).floor())?;
+                writeln!(f, "{} of the {cap} budget is used{so}", percent(*share))?;
             } else {
                 writeln!(f, "the {cap} budget is zero and something was spent{so}")?;
             }
@@ -188,17 +188,15 @@ fn whole(quote: &Quote) -> String {
 /// What the next task is, and its bounds.
 fn next(quote: &Quote, epochs_left: u32) -> String {
     let epochs = match (quote.epochs, epochs_left) {
-        (1, 1) => "one epoch".into(),
+        (1, 1) => "all of it".into(),
         (epochs, left) if epochs == left => format!("all {left} epochs"),
         (epochs, left) => format!("{epochs} of {left} epochs"),
     };
-    match (quote.limit, quote.worst_cost) {
-        (None, _) => format!("first task: {epochs}"),
-        (Some(limit), NanoUsd::ZERO) => format!("first task: {epochs}, ends after {}", time(limit.as_secs_f64())),
-        (Some(limit), worst) => {
-            let (limit, worst) = (time(limit.as_secs_f64()), at_most(worst));
-            format!("first task: {epochs}, ends after {limit}, costs at most {worst}")
-        }
+    let Some(limit) = quote.limit else { return format!("first task: {epochs}") };
+    let limit = time(limit.as_secs_f64());
+    match quote.worst_cost {
+        NanoUsd::ZERO => format!("first task: {epochs} in at most {limit}"),
+        worst => format!("first task: {epochs} in at most {limit}, for at most {}", at_most(worst)),
     }
 }
 

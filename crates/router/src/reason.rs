@@ -4,7 +4,7 @@ use std::fmt;
 
 use outboard_core::{NanoUsd, task::OperationKind};
 
-use crate::words::{at_least, at_most, bytes, list, time, two_sizes, two_times};
+use crate::words::{at_least, at_most, bytes, list, percent, time, two_sizes, two_times};
 
 /// Why a provider doesn't get a task. `Display` is one clause with its numbers; [`help`](Reason::help) says what would
 /// change it.
@@ -143,10 +143,9 @@ impl fmt::Display for Reason {
 
 impl fmt::Display for Filled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let percent = |share: f64| (share * 100.0).floor();
         if self.share.is_finite() {
             let (used, at) = (percent(self.share), percent(self.at));
-            write!(f, "{used} % of the {} budget is used, past the threshold of {at} %", self.cap)
+            write!(f, "{used} of the {} budget is used, past the threshold of {at}", self.cap)
         } else {
             write!(f, "the {} budget is zero and something was spent", self.cap)
         }
@@ -212,7 +211,7 @@ impl Reason {
 impl OverBudget {
     fn help(&self) -> String {
         let raise = match self.cap.as_str() {
-            "job" => "set a higher `limits.max_cost_usd`".into(),
+            "job" => "raise `limits.max_cost_usd` of the job, or `budget.job_usd`".into(),
             "day" | "month" => format!("raise `budget.{}_usd`, or wait for the next {}", self.cap, self.cap),
             cap => format!("raise the {cap} budget"),
         };

@@ -61,6 +61,13 @@ fn step(amount: NanoUsd) -> u64 {
     }
 }
 
+/// A share in whole percent, rounded down: nothing is full before it is.
+pub(crate) fn percent(share: f64) -> String {
+    // 0.29 is a bit less in binary.
+    const ROUNDING: f64 = 1e-9;
+    format!("{} %", (share * 100.0 + ROUNDING).floor())
+}
+
 /// `1 failure`, `2 failures`.
 pub(crate) fn count(n: u64, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
@@ -106,6 +113,7 @@ mod tests {
         assert_eq!(shown[..9], expected);
         assert_eq!(shown[9..], ["more than a year", "more than a year"]);
         assert_eq!([12, 12_345, 37_540_000, 2_100_000_000].map(bytes), ["12 bytes", "12 kB", "37.5 MB", "2.1 GB"]);
+        assert_eq!([0.29, 0.999, 1.0, 1.234].map(percent), ["29 %", "99 %", "100 %", "123 %"]);
         assert_eq!(list(&["a", "b", "c"]), "`a`, `b` and `c`");
         assert_eq!(list::<&str>(&[]), "nothing");
     }

@@ -131,7 +131,7 @@ fn a_budget_that_does_not_suffice_is_shown_with_what_was_used() {
         said(
             "its shortest task could cost $0.0329, but $0.005 is left of the job budget of $0.05 ($0.025 spent, $0.02 \
              held by running tasks)",
-            "set a higher `limits.max_cost_usd`"
+            "raise `limits.max_cost_usd` of the job, or `budget.job_usd`"
         )
     );
     assert_eq!(
@@ -142,7 +142,7 @@ fn a_budget_that_does_not_suffice_is_shown_with_what_was_used() {
         job(0, 0, 0),
         said(
             "its shortest task could cost $0.0329, but the job budget is zero: only free providers",
-            "set a higher `limits.max_cost_usd`"
+            "raise `limits.max_cost_usd` of the job, or `budget.job_usd`"
         )
     );
     let (why, help) = refusal_of(&runpod(), &demand(), &day(5_000_000_000, 1_000_000_000, 3_990_000_000));
