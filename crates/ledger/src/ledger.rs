@@ -174,3 +174,38 @@ pub(crate) fn amount(amount: NanoUsd) -> Result<i64> {
 pub(crate) fn money(amount: i64) -> NanoUsd {
     NanoUsd(amount.unsigned_abs())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_full_disk_is_told_and_loses_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.db").to_str().unwrap().to_owned();
+        let ledger = Ledger::open(&path).await.unwrap();
+        sqlx::query("PRAGMA max_page_count = 60").fetch_one(ledger.database.pool()).await.unwrap();
+        let row = |number: u32| JobRow {
+            id: number.to_string(),
+            name: "a long name ".repeat(200),
+            folder: String::new(),
+            created_at: UNIX_EPOCH,
+            max_cost: None,
+            sweep: None,
+            status: "running".into(),
+        };
+        let mut number = 0;
+        let error = loop {
+            match ledger.start_job(&row(number)).await {
+                Ok(()) => number += 1,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!((error.kind(), error.retry()), (ErrorKind::InvalidRequest, outboard_core::Retry::Never));
+        assert_eq!(error.to_string(), "the ledger cannot be written: the disk is full");
+        assert_eq!(error.advice(), Some("free some space, then run the command again"));
+        assert_eq!(ledger.jobs(&JobFilter::default(), 1000).await.unwrap().len(), number as usize);
+    }
+}

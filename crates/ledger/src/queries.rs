@@ -170,9 +170,12 @@ fn attempt(row: &AnyRow, now: i64) -> Result<Attempt, sqlx::Error> {
 
 /// What a scope has come to, at `now`. Summed from one index.
 pub(crate) async fn totals(connection: &mut AnyConnection, scope: &Scope, now: i64) -> Result<Spent, Failure> {
-    let select = format!("SELECT {SUMS} FROM attempts WHERE {} AND held + charged > 0", within(scope));
-    let select = sqlx::query(AssertSqlSafe(select)).bind(key(scope, now)).bind(&scope.provider);
+    let select = sqlx::query(AssertSqlSafe(sums(scope))).bind(key(scope, now)).bind(&scope.provider);
     Ok(spent(&select.fetch_one(connection).await?)?)
+}
+
+fn sums(scope: &Scope) -> String {
+    format!("SELECT {SUMS} FROM attempts WHERE {} AND held + charged > 0", within(scope))
 }
 
 /// When the first of the reservations in a scope that hold something expires.
@@ -219,4 +222,35 @@ fn spent(row: &AnyRow) -> Result<Spent, sqlx::Error> {
         Ok(NanoUsd(u64::try_from(nanos).unwrap_or(u64::MAX)))
     };
     Ok(Spent { charged: sum(0)?, assumed: sum(2)?, reserved: sum(4)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever is summed while others wait is read from an index alone.
+    #[tokio::test]
+    async fn totals_come_from_one_index() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path().join("ledger.db").to_str().unwrap()).await.unwrap();
+        for (span, index) in [
+            (Span::Job(String::new()), "costs_by_job (job=?"),
+            (Span::Sweep(String::new()), "costs_by_sweep (sweep=?"),
+            (Span::Day, "costs_by_day (day=?"),
+            (Span::Month, "costs_by_month (month=?"),
+        ] {
+            for (scope, more) in [(Scope::from(span.clone()), ")"), (Scope::from(span).on("p"), " AND provider=?)")] {
+                let select = format!("EXPLAIN QUERY PLAN {}", sums(&scope));
+                let plan = sqlx::query(AssertSqlSafe(select)).bind("").bind(&scope.provider);
+                let plan: Vec<String> = plan
+                    .fetch_all(ledger.database.pool())
+                    .await
+                    .unwrap()
+                    .iter()
+                    .map(|row| row.get::<String, _>("detail"))
+                    .collect();
+                assert_eq!(plan, [format!("SEARCH attempts USING COVERING INDEX {index}{more}")]);
+            }
+        }
+    }
 }

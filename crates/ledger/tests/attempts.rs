@@ -446,6 +446,8 @@ async fn a_dropped_call_leaves_all_or_nothing(place: Place) {
         let reservation = reservation(&format!("a{call}"), 10);
         let micros = Duration::from_micros(call * 20);
         let finished = tokio::time::timeout(micros, ledger.reserve(&reservation, &caps)).await.is_ok();
+        // Waits for what the dropped call had begun.
+        ledger.expire().await.unwrap();
         let noted = ledger.attempt(&reservation.attempt).await.unwrap().is_some();
         assert!(noted || !finished);
         open += u64::from(noted);

@@ -35,9 +35,8 @@ CREATE TABLE attempts (
 );
 CREATE INDEX attempts_by_state ON attempts (state, expires_at);
 CREATE INDEX attempts_by_age ON attempts (reserved_at);
-CREATE INDEX attempts_by_job ON attempts (job, reserved_at);
--- A cap is summed from one of these alone. What is free needs no summing.
-CREATE INDEX costs_by_job ON attempts (job, provider, state, held, charged) WHERE held + charged > 0;
+-- A cap is summed from one of these alone. What is free needs no summing, but is in the list of its job.
+CREATE INDEX costs_by_job ON attempts (job, provider, state, held, charged);
 CREATE INDEX costs_by_sweep ON attempts (sweep, provider, state, held, charged) WHERE held + charged > 0;
 CREATE INDEX costs_by_day ON attempts (day, provider, state, held, charged) WHERE held + charged > 0;
 CREATE INDEX costs_by_month ON attempts (month, provider, state, held, charged) WHERE held + charged > 0;
