@@ -16,6 +16,8 @@ const TOLERANCE_MILLIS: i64 = 60_000;
 
 #[derive(Clone)]
 pub(crate) struct Clock {
+    /// Names the ledger.
+    place: Arc<str>,
     time: Arc<dyn Fn() -> SystemTime + Send + Sync>,
     newest: Arc<AtomicI64>,
     warned: Arc<AtomicBool>,
@@ -23,8 +25,9 @@ pub(crate) struct Clock {
 
 impl Clock {
     /// The system's clock, for a ledger whose newest record is of that time.
-    pub(crate) fn system(newest: i64) -> Self {
+    pub(crate) fn system(place: &str, newest: i64) -> Self {
         Self {
+            place: place.into(),
             time: Arc::new(SystemTime::now),
             newest: Arc::new(AtomicI64::new(newest)),
             warned: Arc::new(AtomicBool::new(false)),
@@ -46,6 +49,7 @@ impl Clock {
         let newest = self.newest.fetch_max(now, Ordering::Relaxed);
         if newest.saturating_sub(now) > TOLERANCE_MILLIS && !self.warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(
+                ledger = %self.place,
                 clock = %text(now),
                 newest_record = %text(newest),
                 "the clock lies before the ledger's newest record; budgets count by the day that the clock shows: set it right"

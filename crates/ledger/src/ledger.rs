@@ -52,7 +52,8 @@ impl Ledger {
         let newest = "SELECT COALESCE(MAX(reserved_at), 0) FROM attempts";
         let newest = sqlx::query_scalar(newest).fetch_one(database.pool()).await;
         let newest = newest.map_err(|e| Failure::from(e).of(database.kind, &database.place))?;
-        Ok(Self { database, clock: Clock::system(newest) })
+        let clock = Clock::system(&database.place, newest);
+        Ok(Self { database, clock })
     }
 
     /// Takes the time from `time` instead of the system's clock.

@@ -25,8 +25,6 @@ CREATE TABLE attempts (
         CHECK (state IN ('reserved', 'submitting', 'accepted', 'settled', 'assumed', 'released')),
     reserved BIGINT NOT NULL CHECK (reserved >= 0),
     charged BIGINT NOT NULL DEFAULT 0 CHECK (charged >= 0),
-    held BIGINT GENERATED ALWAYS AS
-        (CASE WHEN state IN ('reserved', 'submitting', 'accepted') THEN reserved ELSE 0 END) STORED,
     billed BIGINT,
     outcome TEXT,
     task_id TEXT,
@@ -35,11 +33,12 @@ CREATE TABLE attempts (
 );
 CREATE INDEX attempts_by_state ON attempts (state, expires_at);
 CREATE INDEX attempts_by_age ON attempts (reserved_at);
--- A cap is summed from one of these alone. What is free needs no summing, but is in the list of its job.
-CREATE INDEX costs_by_job ON attempts (job, provider, state, held, charged);
-CREATE INDEX costs_by_sweep ON attempts (sweep, provider, state, held, charged) WHERE held + charged > 0;
-CREATE INDEX costs_by_day ON attempts (day, provider, state, held, charged) WHERE held + charged > 0;
-CREATE INDEX costs_by_month ON attempts (month, provider, state, held, charged) WHERE held + charged > 0;
+CREATE INDEX attempts_by_job ON attempts (job, state);
+-- The charges of a scope are summed from one of these alone. What is free needs no summing.
+CREATE INDEX charges_by_job ON attempts (job, provider, charged) WHERE charged > 0;
+CREATE INDEX charges_by_sweep ON attempts (sweep, provider, charged) WHERE charged > 0;
+CREATE INDEX charges_by_day ON attempts (day, provider, charged) WHERE charged > 0;
+CREATE INDEX charges_by_month ON attempts (month, provider, charged) WHERE charged > 0;
 
 CREATE TABLE observations (
     attempt TEXT PRIMARY KEY,

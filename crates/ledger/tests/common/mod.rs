@@ -56,7 +56,7 @@ pub struct Place {
 #[derive(Clone)]
 pub struct Server {
     url: String,
-    database: String,
+    pub database: String,
 }
 
 impl Server {
