@@ -12,7 +12,7 @@ use outboard_core::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{PROTOCOL_VERSION, tensors::check_version};
+use crate::{Grant, PROTOCOL_VERSION, tensors::check_version};
 
 /// An envelope, a result or a state is refused beyond this many bytes, before anything is allocated for it.
 pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
@@ -28,6 +28,9 @@ pub struct Envelope {
     pub not_after: u64,
     /// Longest time without an event or a finished batch after which the task counts as hung, in seconds.
     pub patience_seconds: f64,
+    /// What the worker may do in a bucket, where that is the store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<Grant>,
 }
 
 impl Envelope {
@@ -35,7 +38,7 @@ impl Envelope {
     #[must_use]
     pub fn new(task: Task, start_within: Duration, patience: Duration) -> Self {
         let not_after = now().saturating_add(u64::try_from(start_within.as_millis()).unwrap_or(u64::MAX));
-        Self { protocol: PROTOCOL_VERSION, task, not_after, patience_seconds: patience.as_secs_f64() }
+        Self { protocol: PROTOCOL_VERSION, task, not_after, patience_seconds: patience.as_secs_f64(), store: None }
     }
 
     /// Refuses what came too late.

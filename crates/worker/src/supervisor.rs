@@ -100,7 +100,7 @@ impl Supervisor {
             };
             let boot = began.elapsed();
             let (process, mut result) = match self.supervise(process, envelope, stop.as_mut(), &mut observe).await {
-                End::Result(process, result) => (process, *result),
+                End::Result(process, result) => (process.map(|process| *process), *result),
                 // It died while it was idle: the task has nothing to do with that.
                 End::Unheard(error) if was_idle => {
                     tracing::info!(%error, "the idle task process had ended; another one is started");
@@ -146,7 +146,7 @@ impl Supervisor {
                         Ok(Ok(Some(Reply::Event(event)))) => observe(event),
                         Ok(Ok(Some(Reply::Alive(_)))) => {}
                         Ok(Ok(Some(Reply::Result(result))))
-                            if result.key == task.key && result.attempt == task.attempt => return End::Result(Some(process), result),
+                            if result.key == task.key && result.attempt == task.attempt => return End::Result(Some(Box::new(process)), result),
                         Ok(Ok(Some(Reply::Refused(failure)))) => return failed(process.kill(failure.into()).await),
                         Ok(Ok(Some(Reply::Hello(_) | Reply::Result(_)))) => {
                             let error = Error::new(ErrorKind::WorkerUnhealthy, "the task process spoke out of turn");
@@ -180,7 +180,7 @@ impl Supervisor {
 /// How a task process came off a task.
 enum End {
     /// The result, and the process where it is fit for another task.
-    Result(Option<Process>, Box<TaskResult>),
+    Result(Option<Box<Process>>, Box<TaskResult>),
     /// The process ended without a sign that it had taken the task.
     Unheard(Error),
 }

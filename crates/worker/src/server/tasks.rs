@@ -26,11 +26,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{
-    history::History,
-    log::{Log, blob},
-    refused::Refused,
-};
+use super::{history::History, log::Log, refused::Refused};
 use crate::supervisor::{Supervisor, TaskProgram, ended};
 
 /// Ended tasks that are kept in memory; the folder has the others.
@@ -216,7 +212,7 @@ impl Tasks {
             Some(TaskResult { ended: Ending::Finished(outcome), .. }) => outcome.clone(),
             Some(_) => return Ok(true),
         };
-        match blob(&outcome) {
+        match outcome.blob() {
             _ if matches!(outcome, Outcome::Train { ended: Ended::Cancelled, .. }) => Ok(true),
             Some(digest) => Ok(!self.store.has(&digest).await.map_err(Refused::store)?),
             None => Ok(false),
@@ -225,7 +221,7 @@ impl Tasks {
 
     async fn check_blobs(&self, operation: &Operation) -> Result<(), Refused> {
         let mut missing = Vec::new();
-        for digest in needs(operation) {
+        for digest in operation.needs() {
             if !self.store.has(&digest).await.map_err(Refused::store)? {
                 missing.push(digest);
             }
@@ -355,15 +351,6 @@ impl Tasks {
             live.map(|(key, _)| Digest::of(key.as_bytes())).collect()
         };
         self.history.forget(age, live).await;
-    }
-}
-
-/// The blobs that must be there.
-fn needs(operation: &Operation) -> Vec<Digest> {
-    match operation {
-        Operation::Train(task) => [task.checkpoint, task.data].into_iter().chain(task.validation).collect(),
-        Operation::Evaluate(task) => vec![task.weights, task.data],
-        Operation::Predict(task) => vec![task.weights, task.data],
     }
 }
 
