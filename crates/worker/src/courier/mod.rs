@@ -179,7 +179,13 @@ impl<'a> Courier<'a> {
             let blob =
                 blob.ok_or_else(|| Error::invalid("the grant lacks a blob that the task needs").at("blob", digest))?;
             let url = || Ok(blob.url.clone());
-            persist(|| self.transfer.download(url, blob.encoding, &digest, self.store)).await?;
+            let fetched = persist(|| self.transfer.download(url, blob.encoding, &digest, self.store)).await;
+            fetched.map_err(|error| match error.kind() {
+                // Removed by now: whoever hands the task over again stores the blob too.
+                ErrorKind::NotFound => error.with_retry(Retry::Same { after: None }),
+                ErrorKind::InvalidRequest => local(error),
+                _ => error,
+            })?;
         }
         Ok(())
     }
@@ -194,8 +200,7 @@ impl<'a> Courier<'a> {
             Err(error) => Err(error),
         });
         let looked = look.await.map_err(|e| Error::new(ErrorKind::Unexpected, "a thread ended early").because(e))?;
-        // Our disk is no fault of the job.
-        looked.map_err(|error| Error::new(ErrorKind::WorkerUnhealthy, format!("the worker's store failed: {error}")))
+        looked.map_err(local)
     }
 
     /// Stores checkpoints and writes progress until nothing more happens. Returns how long checkpoints took.
@@ -322,4 +327,9 @@ impl<'a> Courier<'a> {
         }
         record.result
     }
+}
+
+/// A disk of ours that is full is no fault of the job.
+fn local(error: Error) -> Error {
+    Error::new(ErrorKind::WorkerUnhealthy, format!("the worker's store failed: {error}"))
 }
