@@ -157,6 +157,7 @@ mod tests {
             (507, "", QuotaExceeded, Retry::Other),
             (400, "BadDigest", CorruptPayload, same),
             (416, "InvalidRange", CorruptPayload, same),
+            (501, "NotImplemented", Unsupported, Retry::Other),
             (500, "InternalError", Unavailable, same),
             (418, "", Unexpected, Retry::Never),
         ] {

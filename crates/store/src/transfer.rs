@@ -30,6 +30,8 @@ use crate::{
 const CONNECT: Duration = Duration::from_secs(10);
 /// Longest time for a reply, and for a transfer to stand still.
 const SILENCE: Duration = Duration::from_secs(60);
+/// Longest time for a reply that isn't a blob.
+const LONGEST_REPLY: Duration = Duration::from_secs(900);
 /// What an error's body may hold.
 const MAX_ERROR_BYTES: usize = 64 << 10;
 /// How often a download goes on after a cut, each time with at least one new byte.
@@ -75,7 +77,7 @@ impl Transfer {
     /// # Errors
     /// What the store refuses, `PayloadTooLarge`, and where there is no answer.
     pub async fn call(&self, method: Method, url: &SignedUrl, limit: usize) -> Result<(HeaderMap, Bytes)> {
-        self.finish(self.request(method, url), limit).await
+        self.finish(self.request(method, url), limit).await.map_err(|error| at(error, url))
     }
 
     /// As [`call`](Self::call), with headers.
@@ -89,13 +91,14 @@ impl Transfer {
         headers: HeaderMap,
         limit: usize,
     ) -> Result<(HeaderMap, Bytes)> {
-        self.finish(self.request(method, url).headers(headers).header(CONTENT_LENGTH, 0), limit).await
+        let request = self.request(method, url).headers(headers).header(CONTENT_LENGTH, 0);
+        self.finish(request, limit).await.map_err(|error| at(error, url))
     }
 
     async fn finish(&self, request: RequestBuilder, limit: usize) -> Result<(HeaderMap, Bytes)> {
         let mut response = in_time(check(request)).await??;
         let headers = std::mem::take(response.headers_mut());
-        Ok((headers, in_time(read(&mut response, limit)).await??.into()))
+        Ok((headers, read(&mut response, limit).await?.into()))
     }
 
     /// Puts an object. It may take as long as it moves.
@@ -125,13 +128,13 @@ impl Transfer {
         let mut response = loop {
             let before = upload.sent.load(Ordering::Relaxed);
             match timeout(SILENCE, &mut reply).await {
-                Ok(reply) => break reply?,
+                Ok(reply) => break reply.map_err(|error| at(error, url))?,
                 Err(_) if upload.sent.load(Ordering::Relaxed) > before => {}
-                Err(_) => return Err(too_slow()),
+                Err(_) => return Err(at(too_slow(), url)),
             }
         };
         let headers = std::mem::take(response.headers_mut());
-        Ok((headers, in_time(read(&mut response, limit)).await??.into()))
+        Ok((headers, read(&mut response, limit).await.map_err(|error| at(error, url))?.into()))
     }
 
     /// Puts an object only where there is none: true for exactly one of all who try.
@@ -178,8 +181,8 @@ impl Transfer {
     ) -> Result<Option<HeaderValue>> {
         let (mut received, mut tag, mut cuts) = (0, None, 0);
         loop {
-            let before = received;
-            match self.receive(&url()?, sink, &mut received, &mut tag).await {
+            let (before, url) = (received, url()?);
+            match self.receive(&url, sink, &mut received, &mut tag).await {
                 Ok(()) => return Ok(tag),
                 Err(error)
                     if received > before
@@ -188,7 +191,7 @@ impl Transfer {
                 {
                     cuts += 1;
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Err(at(error, &url)),
             }
         }
     }
@@ -234,21 +237,30 @@ async fn check(request: RequestBuilder) -> Result<Response> {
     if response.status().is_success() {
         return Ok(response);
     }
-    let body = timeout(SILENCE, read(&mut response, MAX_ERROR_BYTES)).await.unwrap_or(Ok(Vec::new()));
-    Err(refused(response.status(), response.headers(), &body.unwrap_or_default(), SystemTime::now()))
+    let body = read(&mut response, MAX_ERROR_BYTES).await.unwrap_or_default();
+    Err(refused(response.status(), response.headers(), &body, SystemTime::now()))
 }
 
-/// A body of at most `limit` bytes.
+/// A body of at most `limit` bytes. S3 may send blanks for minutes while it puts parts together.
 async fn read(response: &mut Response, limit: usize) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    while let Some(piece) = response.chunk().await.map_err(|e| transport_error(e, &STORE))? {
-        if bytes.len() + piece.len() > limit {
-            let message = format!("the store's reply is larger than {limit} bytes");
-            return Err(Error::new(ErrorKind::PayloadTooLarge, message));
+    let all = async {
+        while let Some(piece) = in_time(response.chunk()).await?.map_err(|e| transport_error(e, &STORE))? {
+            if bytes.len() + piece.len() > limit {
+                let message = format!("the store's reply is larger than {limit} bytes");
+                return Err(Error::new(ErrorKind::PayloadTooLarge, message));
+            }
+            bytes.extend_from_slice(&piece);
         }
-        bytes.extend_from_slice(&piece);
-    }
+        Ok(())
+    };
+    timeout(LONGEST_REPLY, all).await.map_err(|_| too_slow())??;
     Ok(bytes)
+}
+
+/// Says which object it was, without the signature.
+fn at(error: Error, url: &SignedUrl) -> Error {
+    error.at("object", format!("{url:?}"))
 }
 
 async fn in_time<T>(work: impl Future<Output = T>) -> Result<T> {

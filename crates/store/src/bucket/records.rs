@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use outboard_core::{
-    Digest,
+    BlobStore, Digest,
     error::{Error, ErrorKind, Result},
 };
 use outboard_protocol::{Stored, TaskProgress, TaskRecord, envelope::decode};
@@ -96,12 +96,16 @@ impl Bucket {
     pub async fn collect(&self, key: &str, stored: &[Stored], store: &FolderStore) -> Result<()> {
         for Stored { digest, slot, encoding, .. } in stored {
             let object = self.slot(key, *slot);
+            let is_there = self.find(digest).await?.is_some();
+            if is_there && store.has(digest).await? {
+                continue;
+            }
             let tag = self
                 .transfer
                 .download(|| self.get_url(&object), *encoding, digest, store)
                 .await
                 .map_err(|error| self.located(error).at("slot", slot))?;
-            if self.find(digest).await?.is_none() {
+            if !is_there {
                 let copied = self.copy(&object, &self.blob(digest, *encoding), tag).await;
                 copied.map_err(|error| self.located(error).at("slot", slot))?;
             }
@@ -132,7 +136,11 @@ impl Bucket {
         Ok(())
     }
 
-    /// Forgets a task: its records and slots. Its lease goes last, so that nobody takes it meanwhile.
+    /// Forgets a task, so that another attempt may run it: its records and slots. The lease goes last, so that nobody takes
+    /// it meanwhile.
+    ///
+    /// The URLs of earlier grants stay good until their time is over: a worker that was given up may still write what
+    /// names its own attempt.
     ///
     /// # Errors
     /// What the store refuses.
