@@ -69,6 +69,11 @@ pub(crate) fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8], now:
         (Some("InvalidRange"), _) | (_, 416) => {
             (CorruptPayload, "the store's object is shorter than what came of it", "fetch it again")
         }
+        (Some("NotImplemented"), _) | (_, 501) => (
+            Unsupported,
+            "the store doesn't know a request that is needed",
+            "use a newer version of it, or another store",
+        ),
         (_, 401) => {
             (Unauthenticated, "the store refuses the credentials", "check `access_key_id` and `secret_access_key`")
         }

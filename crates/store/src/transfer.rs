@@ -16,7 +16,7 @@ use outboard_core::{
 use outboard_protocol::{Encoding, SignedUrl};
 use reqwest::{
     Client, Method, RequestBuilder, Response, StatusCode, Url,
-    header::{CONTENT_LENGTH, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH, RANGE},
+    header::{CONTENT_LENGTH, ETAG, HeaderMap, HeaderValue, IF_MATCH, IF_NONE_MATCH, RANGE},
 };
 use tokio::time::timeout;
 
@@ -210,7 +210,13 @@ impl Transfer {
                 request = request.header(IF_MATCH, tag);
             }
         }
-        let mut response = in_time(check(request)).await??;
+        let mut response = in_time(check(request)).await?.map_err(|error| match error.kind() {
+            // Its tag is another one.
+            ErrorKind::Conflict => {
+                Error::new(ErrorKind::CorruptPayload, "an object changed while it was fetched").hint("fetch it again")
+            }
+            _ => error,
+        })?;
         *tag = response.headers().get(ETAG).cloned();
         // Where the store gave everything anew, what came already is passed over.
         let mut skip = if response.status() == StatusCode::PARTIAL_CONTENT { 0 } else { *received };
@@ -227,9 +233,8 @@ impl Transfer {
 }
 
 /// The header of a put that must not replace anything.
-#[must_use]
-pub fn if_absent() -> HeaderMap {
-    HeaderMap::from_iter([(HeaderName::from_static("if-none-match"), HeaderValue::from_static("*"))])
+fn if_absent() -> HeaderMap {
+    HeaderMap::from_iter([(IF_NONE_MATCH, HeaderValue::from_static("*"))])
 }
 
 async fn check(request: RequestBuilder) -> Result<Response> {

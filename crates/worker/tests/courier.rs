@@ -25,7 +25,7 @@ use outboard_protocol::{
 };
 use outboard_store::{Bucket, FolderStore};
 use outboard_worker::{Supervisor, carry};
-use s3::{Server, server};
+use s3::server;
 use tokio::{
     sync::Notify,
     time::{sleep, timeout},
@@ -300,5 +300,4 @@ async fn a_worker_that_is_killed_leaves_a_checkpoint_to_go_on_from() {
     let (outcome, bytes) = job.directly_as(&unmoved.task.operation);
     assert_eq!(result.ended, Ending::Finished(outcome));
     assert!(client.store.read(&checkpoint(&result)).unwrap() == bytes);
-    let _: &Server = &server;
 }

@@ -30,10 +30,7 @@ use reqwest::{
     Method,
     header::{ETAG, HeaderMap},
 };
-use rusty_s3::{
-    Credentials, S3Action,
-    actions::{CompleteMultipartUpload, CompleteMultipartUploadResponse, CreateMultipartUpload},
-};
+use rusty_s3::{Credentials, S3Action, actions::CreateMultipartUpload};
 use tokio::task::spawn_blocking;
 
 pub use self::{config::BucketConfig, probe::Probe, records::Expired};
@@ -201,15 +198,12 @@ impl Bucket {
             tags.push(tag.ok_or_else(|| strange("to a part of an upload"))?.to_string());
             (next, source) = part(source).await?;
         }
-        let action: CompleteMultipartUpload<'_, _> =
+        let action =
             self.bucket.complete_multipart_upload(Some(&self.credentials), object, id, tags.iter().map(String::as_str));
         let url = self.sign(&action)?;
         let body = Upload::bytes(action.body().into(), Encoding::Raw);
         let (_, reply) = self.transfer.send(Method::POST, &url, body, HeaderMap::new(), MAX_REPLY).await?;
-        // Said with a status of 200, since S3 begins to answer before it is done.
-        CompleteMultipartUploadResponse::parse(&String::from_utf8_lossy(&reply))
-            .map_err(|e| failed(&reply).because(e))?;
-        Ok(())
+        check_end(&reply)
     }
 
     async fn put_object(&self, object: &str, bytes: Bytes) -> Result<()> {
@@ -304,9 +298,24 @@ fn strange(what: &str) -> Error {
         .hint("check that `endpoint` is that of an S3-compatible store")
 }
 
-/// The store failed after it had begun to answer.
-fn failed(reply: &[u8]) -> Error {
+/// S3 begins to answer with a status of 200 before it has put an object together, and may fail then.
+fn check_end(reply: &[u8]) -> Result<()> {
     let reply = String::from_utf8_lossy(reply);
+    if !reply.contains("<Error") {
+        return Ok(());
+    }
     let error = Error::new(ErrorKind::Unavailable, "the store failed while it put an object together");
-    element(&reply, "Code").into_iter().fold(error, |error, code| error.at("code", code)).hint("try again later")
+    Err(element(&reply, "Code").into_iter().fold(error, |error, code| error.at("code", code)).hint("try again later"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_noticed_though_the_status_was_good() {
+        check_end(b"<?xml version=\"1.0\"?><CopyObjectResult><ETag>a</ETag></CopyObjectResult>").unwrap();
+        let error = check_end(b"\n \n<Error><Code>InternalError</Code></Error>").unwrap_err();
+        assert_eq!((error.kind(), error.context()[0].1.as_str()), (ErrorKind::Unavailable, "InternalError"));
+    }
 }

@@ -17,7 +17,7 @@ use reqwest::{
 };
 use rusty_s3::{S3Action, actions::ListObjectsV2};
 
-use super::{Bucket, MAX_REPLY, failed, strange};
+use super::{Bucket, MAX_REPLY, check_end, strange};
 use crate::FolderStore;
 
 /// Objects that are listed at most: what is more than that is no store of ours.
@@ -129,11 +129,7 @@ impl Bucket {
             headers.insert(HeaderName::from_static(name), value);
         }
         let (_, reply) = self.transfer.call_with(Method::PUT, &self.sign(&action)?, headers, MAX_REPLY).await?;
-        // As with uploads of several parts, a failure may come with a status of 200.
-        if reply.windows(6).any(|window| window == b"<Error") {
-            return Err(failed(&reply));
-        }
-        Ok(())
+        check_end(&reply)
     }
 
     /// Forgets a task, so that another attempt may run it: its records and slots. The lease goes last, so that nobody takes

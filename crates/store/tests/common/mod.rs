@@ -1,5 +1,5 @@
 //! A real S3 server on loopback, and ways to disturb it.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -55,7 +55,7 @@ impl Server {
         });
         // Its log must not fill the pipe.
         thread::spawn(move || output.for_each(drop));
-        Self { child, folder, address: address.unwrap() }
+        Self { child, folder, address: address.expect("the server did not start") }
     }
 
     pub fn config(&self) -> BucketConfig {
@@ -101,19 +101,18 @@ impl Proxy {
     /// Cuts the first connection of which more than this many bytes come from the server.
     pub fn cutting(server: SocketAddr, after: usize) -> Self {
         let cut = Arc::new(AtomicBool::new(false));
-        Self::start(move |client, number| {
+        Self::start(move |client| {
             let cut = cut.clone();
             thread::spawn(move || forward(server, client, after, &cut));
-            let _ = number;
         })
     }
 
     /// Lets one connection through at a time: what the server does for one is done before the next begins.
     pub fn one_by_one(server: SocketAddr) -> Self {
-        Self::start(move |client, _| forward(server, client, usize::MAX, &AtomicBool::new(true)))
+        Self::start(move |client| forward(server, client, usize::MAX, &AtomicBool::new(true)))
     }
 
-    fn start(mut serve: impl FnMut(TcpStream, u64) + Send + 'static) -> Self {
+    fn start(mut serve: impl FnMut(TcpStream) + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (count, is_over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let proxy = Self { address: listener.local_addr().unwrap(), count: count.clone(), is_over: is_over.clone() };
@@ -122,8 +121,8 @@ impl Proxy {
                 if is_over.load(Ordering::Relaxed) {
                     return;
                 }
-                let number = count.fetch_add(1, Ordering::Relaxed);
-                serve(client.unwrap(), number);
+                count.fetch_add(1, Ordering::Relaxed);
+                serve(client.unwrap());
             }
         });
         proxy

@@ -27,6 +27,7 @@ use super::refused::Refused;
 const SILENCE: Duration = Duration::from_secs(30);
 /// Bytes that are read or written at a time.
 const CHUNK: usize = 256 << 10;
+
 pub(super) async fn head(store: &FolderStore, digest: &Digest) -> Result<Response, Refused> {
     let (_, length) = open(store, digest).await?;
     Ok(([
