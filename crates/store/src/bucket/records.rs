@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use outboard_core::{
-    BlobStore, Digest,
+    Digest,
     error::{Error, ErrorKind, Result},
 };
 use outboard_protocol::{Stored, TaskProgress, TaskRecord, envelope::decode};
@@ -95,20 +95,16 @@ impl Bucket {
     /// `NotFound` where a slot is empty; `CorruptPayload` where the bytes don't match the digest; what the store refuses.
     pub async fn collect(&self, key: &str, stored: &[Stored], store: &FolderStore) -> Result<()> {
         for Stored { digest, slot, encoding, .. } in stored {
-            let object = self.slot(key, *slot);
-            let is_there = self.find(digest).await?.is_some();
-            if is_there && store.has(digest).await? {
+            if self.find(digest).await?.is_some() {
+                self.download(digest, store).await?;
                 continue;
             }
-            let tag = self
-                .transfer
-                .download(|| self.get_url(&object), *encoding, digest, store)
-                .await
-                .map_err(|error| self.located(error).at("slot", slot))?;
-            if !is_there {
-                let copied = self.copy(&object, &self.blob(digest, *encoding), tag).await;
-                copied.map_err(|error| self.located(error).at("slot", slot))?;
-            }
+            let object = self.slot(key, *slot);
+            let collected = async {
+                let tag = self.transfer.download(|| self.get_url(&object), *encoding, digest, store).await?;
+                self.copy(&object, &self.blob(digest, *encoding), tag).await
+            };
+            collected.await.map_err(|error| self.located(error).at("slot", slot))?;
         }
         Ok(())
     }
@@ -128,7 +124,11 @@ impl Bucket {
             let value = HeaderValue::from_str(value).map_err(|e| strange("names a tag that").because(e))?;
             headers.insert(HeaderName::from_static(name), value);
         }
-        let (_, reply) = self.transfer.call_with(Method::PUT, &self.sign(&action)?, headers, MAX_REPLY).await?;
+        let copied = self.transfer.call_with(Method::PUT, &self.sign(&action)?, headers, MAX_REPLY).await;
+        let (_, reply) = copied.map_err(|error| match error.kind() {
+            ErrorKind::Conflict => Error::new(ErrorKind::CorruptPayload, "a slot changed while it was collected"),
+            _ => error,
+        })?;
         check_end(&reply)
     }
 
@@ -154,7 +154,8 @@ impl Bucket {
     }
 
     /// Removes tasks in which nothing was written for `age`, and blobs that were written longer ago, but for those of
-    /// which `keep` holds: a task by the digest of its key.
+    /// which `keep` holds: a task by the digest of its key. A blob that is used again doesn't become young: where several
+    /// clients share the bucket, `age` must be longer than any of their jobs.
     ///
     /// # Errors
     /// What the store refuses.
