@@ -5,6 +5,7 @@
 //! - [`mod@test`]: everything that must pass, as suites with one table at the end
 //! - [`mod@bench`]: our engine against PyTorch
 //! - [`python`]: the virtual environment that both use
+//! - [`tools`]: programs that tests run against
 //! - [`workspace`]: where things are, and the programs we build
 //! - [`command`]: running other programs
 
@@ -12,6 +13,7 @@ mod bench;
 mod command;
 mod python;
 mod test;
+mod tools;
 mod workspace;
 
 use std::process::ExitCode;

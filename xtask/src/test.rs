@@ -48,6 +48,8 @@ enum Suite {
     Text,
     /// Tests of all crates, with those in the documentation
     Unit,
+    /// Buckets, against a real S3 server
+    Store,
     /// The example programs and the example job
     Examples,
     /// The real program, as a user runs it
@@ -82,6 +84,7 @@ impl Suite {
             Self::Dependencies => suites::dependencies(workspace),
             Self::Text => text::check(workspace),
             Self::Unit => suites::unit(workspace),
+            Self::Store => suites::store(workspace),
             Self::Examples => suites::examples(workspace),
             Self::E2e => suites::e2e(workspace),
             Self::Vectors => suites::vectors(workspace),

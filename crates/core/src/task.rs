@@ -60,6 +60,16 @@ impl Operation {
             Self::Predict(_) => OperationKind::Predict,
         }
     }
+
+    /// The blobs that must be there before it starts.
+    #[must_use]
+    pub fn needs(&self) -> Vec<Digest> {
+        match self {
+            Self::Train(task) => [task.data, task.checkpoint].into_iter().chain(task.validation).collect(),
+            Self::Evaluate(task) => vec![task.data, task.weights],
+            Self::Predict(task) => vec![task.data, task.weights],
+        }
+    }
 }
 
 /// Names of operations.
@@ -231,6 +241,16 @@ impl Outcome {
                 Err(Error::new(ErrorKind::Timeout, message).with_retry(Retry::Other))
             }
             other => other,
+        }
+    }
+
+    /// The blob that it names, if it names one.
+    #[must_use]
+    pub fn blob(&self) -> Option<Digest> {
+        match self {
+            Self::Train { checkpoint, .. } => Some(checkpoint.digest),
+            Self::Predict { outputs } => Some(*outputs),
+            Self::Evaluate(_) => None,
         }
     }
 }

@@ -113,8 +113,7 @@ impl Ledger {
     /// # Errors
     /// Those of [`open`](Self::open).
     pub async fn open_attempts(&self) -> Result<Vec<Attempt>> {
-        let select =
-            format!("{ATTEMPT} WHERE {LIVE} ORDER BY reserved_at, id");
+        let select = format!("{ATTEMPT} WHERE {LIVE} ORDER BY reserved_at, id");
         self.list(sqlx::query(AssertSqlSafe(select))).await
     }
 
@@ -148,10 +147,8 @@ pub(crate) async fn attempt_row(
 }
 
 fn attempt(row: &AnyRow, now: i64) -> Result<Attempt, sqlx::Error> {
-    let state = State::named(row.try_get(6)?).ok_or_else(|| sqlx::Error::ColumnDecode {
-        index: "state".into(),
-        source: "no state of an attempt".into(),
-    })?;
+    let state = State::named(row.try_get(6)?)
+        .ok_or_else(|| sqlx::Error::ColumnDecode { index: "state".into(), source: "no state of an attempt".into() })?;
     let reserved_at: i64 = row.try_get(7)?;
     let age = u64::try_from(now.saturating_sub(reserved_at)).unwrap_or_default();
     Ok(Attempt {

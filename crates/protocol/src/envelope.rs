@@ -12,7 +12,7 @@ use outboard_core::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{PROTOCOL_VERSION, tensors::check_version};
+use crate::{Grant, PROTOCOL_VERSION, tensors::check_version};
 
 /// The HTTP header with the BLAKE3 digest of a message. A reader that finds it checks it: a checksum of the network's
 /// doesn't notice every damage, and a digit that became another one can still be read.
@@ -32,6 +32,9 @@ pub struct Envelope {
     pub not_after: u64,
     /// Longest time without an event or a finished batch after which the task counts as hung, in seconds.
     pub patience_seconds: f64,
+    /// What the worker may do in a bucket, where that is the store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<Grant>,
 }
 
 impl Envelope {
@@ -39,7 +42,7 @@ impl Envelope {
     #[must_use]
     pub fn new(task: Task, start_within: Duration, patience: Duration) -> Self {
         let not_after = now().saturating_add(u64::try_from(start_within.as_millis()).unwrap_or(u64::MAX));
-        Self { protocol: PROTOCOL_VERSION, task, not_after, patience_seconds: patience.as_secs_f64() }
+        Self { protocol: PROTOCOL_VERSION, task, not_after, patience_seconds: patience.as_secs_f64(), store: None }
     }
 
     /// Refuses what came too late.

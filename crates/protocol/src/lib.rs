@@ -3,6 +3,7 @@
 pub mod checkpoint;
 pub mod dataset;
 pub mod envelope;
+pub mod grant;
 pub mod initial;
 pub mod model;
 pub mod random;
@@ -11,6 +12,7 @@ pub mod tensors;
 pub use checkpoint::{Best, Checkpoint, Position, Sums};
 pub use dataset::{Dataset, Target};
 pub use envelope::{Envelope, TaskResult};
+pub use grant::{Encoding, Grant, GrantedBlob, SignedUrl, Stored, TaskProgress, TaskRecord};
 pub use model::{Feature, ModelFile, Schema, TargetColumn};
 pub use tensors::{Tensor, Tensors};
 

@@ -49,15 +49,27 @@ impl FolderStore {
             _ => error,
         })?;
         if Digest::of(&bytes) != *digest {
-            return Err(Error::new(
-                ErrorKind::CorruptPayload,
-                "a blob does not match its digest: the file was damaged",
-            )
-            .with_retry(Retry::Never)
-            .at("file", path.display())
-            .hint("start the job again"));
+            return Err(damaged(&path));
         }
         Ok(bytes)
+    }
+
+    /// Whether the file is the blob, without holding it in memory; its size. On this thread.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn verify(&self, digest: &Digest) -> Result<u64> {
+        let path = self.path(digest);
+        let hash = || {
+            let mut hasher = blake3::Hasher::new();
+            let length = io::copy(&mut fs::File::open(&path)?, &mut hasher)?;
+            Ok((hasher.finalize(), length))
+        };
+        let (hash, length) = hash().doing("read the blob", &path)?;
+        if hash.to_hex().as_str() != digest.to_string() {
+            return Err(damaged(&path));
+        }
+        Ok(length)
     }
 
     /// Stores `bytes` durably, whole or not at all, on this thread.
@@ -147,6 +159,13 @@ impl FolderStore {
     }
 }
 
+fn damaged(path: &Path) -> Error {
+    Error::new(ErrorKind::CorruptPayload, "a blob does not match its digest: the file was damaged")
+        .with_retry(Retry::Never)
+        .at("file", path.display())
+        .hint("start the job again")
+}
+
 #[async_trait]
 impl BlobStore for FolderStore {
     async fn has(&self, digest: &Digest) -> Result<bool> {
@@ -179,9 +198,11 @@ mod tests {
 
         fs::write(store.path(&digest), b"weighty").unwrap();
         assert_eq!(store.get(&digest).await.unwrap_err().kind(), ErrorKind::CorruptPayload);
+        assert_eq!(store.verify(&digest).unwrap_err().kind(), ErrorKind::CorruptPayload);
 
         store.write(b"weights").unwrap();
         assert_eq!(store.get(&digest).await.unwrap(), "weights");
+        assert_eq!(store.verify(&digest).unwrap(), 7);
 
         assert_eq!(store.expire(Duration::from_secs(60)).unwrap(), 0);
         assert!(store.renew(&digest).unwrap());

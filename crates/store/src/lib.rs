@@ -1,10 +1,28 @@
 #![doc = include_str!("../README.md")]
 
 pub mod atomic;
+#[cfg(feature = "s3")]
+pub mod bucket;
+pub mod encoding;
 pub mod folder;
 pub mod incoming;
 pub mod records;
+#[cfg(feature = "transfer")]
+mod refused;
+#[cfg(feature = "transfer")]
+pub mod transfer;
+#[cfg(feature = "transfer")]
+pub mod transport;
+#[cfg(feature = "transfer")]
+pub mod upload;
 
+#[cfg(feature = "s3")]
+pub use bucket::{Bucket, BucketConfig};
+pub use encoding::{Sink, Source};
 pub use folder::FolderStore;
 pub use incoming::Incoming;
 pub use records::Records;
+#[cfg(feature = "transfer")]
+pub use transfer::Transfer;
+#[cfg(feature = "transfer")]
+pub use upload::Upload;

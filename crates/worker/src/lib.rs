@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod courier;
 pub mod options;
 mod process;
 pub mod server;
@@ -8,6 +9,7 @@ pub mod task;
 pub mod token;
 pub mod wire;
 
+pub use courier::carry;
 pub use options::{Options, main};
 pub use server::{Server, ServerConfig, Tls, serve};
 pub use supervisor::{Supervisor, TaskProgram};

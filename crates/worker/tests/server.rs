@@ -212,7 +212,7 @@ async fn a_task_that_must_not_start_is_refused_with_why() {
     let (status, missing) = failure(worker.post(&job.envelope("k")).await).await;
     assert_eq!((status, missing.kind), (424, ErrorKind::NotFound));
     let named: Vec<_> = missing.context.iter().map(|(what, digest)| (what.as_str(), digest.clone())).collect();
-    assert_eq!(named, [job.start(), job.data()].map(|blob| ("blob", Digest::of(&blob).to_string())));
+    assert_eq!(named, [job.data(), job.start()].map(|blob| ("blob", Digest::of(&blob).to_string())));
 
     worker.prepare(&job).await;
     let mut late = job.envelope("k");

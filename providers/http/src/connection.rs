@@ -13,18 +13,18 @@ use outboard_core::{
     error::{Error, ErrorKind, Result},
 };
 use outboard_protocol::{
-    Envelope,
+    Encoding, Envelope,
     envelope::{DIGEST_HEADER, MAX_MESSAGE_BYTES, StateMessage, WorkerHealth, check_digest, decode, encode},
 };
+use outboard_store::{Upload, transport};
 use reqwest::{
     Client, Method, RequestBuilder, Response, StatusCode, Url,
     header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, RANGE},
-    redirect, retry,
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use tokio::time::timeout;
 
-use crate::{Config, endpoint::Endpoint, parse_error::parse_error, transport_error::transport_error, upload::Upload};
+use crate::{Config, endpoint::Endpoint, parse_error::parse_error, transport_error::transport_error};
 
 /// Time after which a worker answers a long request as things are then.
 pub(crate) const LONGEST_POLL: Duration = Duration::from_secs(30);
@@ -68,19 +68,10 @@ pub(crate) struct LiveTask {
 
 impl Connection {
     pub(crate) fn new(endpoint: Endpoint, config: &Config) -> Result<Self> {
-        let mut builder = Client::builder()
+        let builder = transport::client(endpoint.is_loopback)
             .default_headers(HeaderMap::from_iter([(AUTHORIZATION, endpoint.authorization)]))
-            .user_agent(concat!("outboard/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(config.connect_timeout)
-            // Both would happen unseen by the one layer that tries again.
-            .retry(retry::never())
-            .redirect(redirect::Policy::none());
-        if endpoint.is_loopback {
-            builder = builder.no_proxy();
-        }
-        if !endpoint.certificates.is_empty() {
-            builder = builder.tls_certs_merge(endpoint.certificates);
-        }
+            .tls_certs_merge(endpoint.certificates);
         let client = builder.build().map_err(|e| {
             Error::new(ErrorKind::InvalidConfig, "the client of a worker can't be made")
                 .at("worker", &endpoint.url)
@@ -188,7 +179,7 @@ impl Connection {
     /// `PUT /v1/blobs/{digest}`. It may take as long as it moves.
     pub(crate) async fn put(&self, digest: &Digest, upload: Upload) -> Result<()> {
         let mut request = self.request(Method::PUT, self.blob(digest)).body(upload.body);
-        if upload.is_zstd {
+        if upload.encoding == Encoding::Zstd {
             request = request.header(CONTENT_ENCODING, "zstd");
         }
         if let Some(length) = upload.length {

@@ -1,8 +1,9 @@
 //! A worker's address and token, checked.
 
-use std::{fs::File, io::Read, net::IpAddr, path::Path};
+use std::{fs::File, io::Read, path::Path};
 
 use outboard_core::error::{Error, ErrorKind, IoContext, Result};
+use outboard_store::transport::is_loopback;
 use reqwest::{Certificate, Url, header::HeaderValue};
 
 use crate::{Config, WorkerConfig};
@@ -72,11 +73,6 @@ fn base(text: &str) -> Result<Url> {
         path.pop_if_empty().push("v1").push("");
     }
     Ok(url)
-}
-
-fn is_loopback(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 fn bearer(worker: &WorkerConfig) -> Result<HeaderValue> {

@@ -7,7 +7,6 @@ mod endpoint;
 mod parse_error;
 pub mod provider;
 mod transport_error;
-mod upload;
 mod worker;
 
 #[cfg(test)]

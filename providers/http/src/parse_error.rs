@@ -1,13 +1,11 @@
 //! Replies that are errors.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use outboard_core::error::{Error, ErrorKind, Retry};
 use outboard_protocol::envelope::Failure;
-use reqwest::{
-    StatusCode,
-    header::{HeaderMap, RETRY_AFTER},
-};
+use outboard_store::transport::retry_after;
+use reqwest::{StatusCode, header::HeaderMap};
 
 /// The error that a reply tells: what the worker says where it says something, else what the status means.
 pub(crate) fn parse_error(status: StatusCode, headers: &HeaderMap, body: &[u8], now: SystemTime) -> Error {
@@ -42,17 +40,12 @@ fn by_status(status: StatusCode) -> Error {
     }
 }
 
-/// Seconds, or an HTTP date.
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    match text.parse() {
-        Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => Some(httpdate::parse_http_date(text).ok()?.duration_since(now).unwrap_or_default()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use reqwest::header::RETRY_AFTER;
+
     use super::*;
 
     fn parse(status: u16, after: Option<&str>, body: &str) -> (ErrorKind, Retry) {

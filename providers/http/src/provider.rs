@@ -31,7 +31,7 @@ use crate::{
     choose::{answers, ask, choose, none_of, takes_more},
     connection::{Connection, LONGEST_POLL, Posted},
     endpoint::Endpoint,
-    worker::{Crossed, Traffic, Worker, needs},
+    worker::{Crossed, Traffic, Worker},
 };
 
 /// Runs tasks on workers that are reached over HTTP.
@@ -65,8 +65,6 @@ impl HttpProvider {
     /// # Errors
     /// `InvalidConfig` where there is no worker, or one has no good address or token.
     pub fn new(config: &Config, store: FolderStore) -> Result<Self> {
-        // Another part of the program may have installed one, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let endpoints = Endpoint::all(config)?;
         let connect = |endpoint| Connection::new(endpoint, config).map(Worker::new);
         let workers = endpoints.into_iter().map(connect).collect::<Result<Vec<_>>>()?;
@@ -136,7 +134,7 @@ impl HttpProvider {
         if self.workers.len() == 1 {
             return Ok(0);
         }
-        let needs = needs(&task.operation);
+        let needs = task.operation.needs();
         let asked = join_all(self.workers.iter().map(|worker| ask(worker, task, &needs))).await;
         self.learn(asked.iter().map(|answer| answer.as_ref().ok().map(|answer| &answer.health)));
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
@@ -164,7 +162,7 @@ impl HttpProvider {
     }
 
     async fn hand_over(&self, worker: &Worker, envelope: &Envelope) -> Posted {
-        let needs = needs(&envelope.task.operation);
+        let needs = envelope.task.operation.needs();
         let id = worker.connection.id(&envelope.task.key).0;
         match worker.send(&needs, &self.store).await {
             Ok(sent) => self.count(&id, |traffic| traffic.down += sent),

@@ -276,7 +276,7 @@ async fn post_task(State(inner): State<Shared>, body: Bytes) -> Response {
     if inner.health.draining {
         return refuse(503, ErrorKind::Unavailable, "the worker is shutting down", vec![]);
     }
-    let missing = crate::worker::needs(&envelope.task.operation).into_iter();
+    let missing = envelope.task.operation.needs().into_iter();
     let missing: Vec<_> = missing.filter(|digest| !inner.blobs.contains_key(digest)).collect();
     if !missing.is_empty() {
         let context = missing.iter().map(|digest| ("blob".to_string(), digest.to_string())).collect();

@@ -13,13 +13,10 @@ use outboard_core::{
     error::{Error, ErrorKind, IoContext, Result, Retry},
     task::{Architecture, Operation},
 };
-use outboard_store::{FolderStore, Incoming};
+use outboard_store::{FolderStore, Incoming, Upload};
 use tokio::task::spawn_blocking;
 
-use crate::{
-    connection::{Connection, goes_on},
-    upload::Upload,
-};
+use crate::connection::{Connection, goes_on};
 
 /// A blob that would be larger isn't fetched.
 const MAX_BLOB_BYTES: u64 = 64 << 30;
@@ -222,15 +219,6 @@ impl Worker {
 impl Transfer {
     fn begin(digest: &Digest, store: &FolderStore) -> Result<Self> {
         Ok(Self { digest: *digest, incoming: store.receive(digest, MAX_BLOB_BYTES)?, bytes: 0 })
-    }
-}
-
-/// The blobs that an operation needs.
-pub(crate) fn needs(operation: &Operation) -> Vec<Digest> {
-    match operation {
-        Operation::Train(task) => [task.data, task.checkpoint].into_iter().chain(task.validation).collect(),
-        Operation::Evaluate(task) => vec![task.data, task.weights],
-        Operation::Predict(task) => vec![task.data, task.weights],
     }
 }
 

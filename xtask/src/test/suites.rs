@@ -14,7 +14,7 @@ use super::{
     outcome::Outcome,
     output::{CargoTests, PythonTests},
 };
-use crate::{command, python, workspace::Workspace};
+use crate::{command, python, tools, workspace::Workspace};
 
 /// Where the tests of the Python package lie.
 pub(super) const PYTHON_TESTS: &str = "tests/python";
@@ -61,6 +61,13 @@ pub(super) fn e2e(workspace: &Workspace) -> Result<Outcome> {
             .cargo("test --no-fail-fast --package outboard-e2e -- --show-output")
             .env("TEST_OUTBOARD_BIN", program),
     )
+}
+
+pub(super) fn store(workspace: &Workspace) -> Result<Outcome> {
+    let server = tools::S3_SERVER.install(workspace)?;
+    let test = "test --no-fail-fast --package outboard-store --package outboard-worker --features outboard-store/s3 \
+                --test bucket --test courier -- --show-output";
+    cargo_tests(workspace.cargo(test).env("OUTBOARD_S3_SERVER", server))
 }
 
 /// The example programs of the library and the example job, each with an empty `OUTBOARD_HOME`.

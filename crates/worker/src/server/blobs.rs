@@ -17,7 +17,8 @@ use outboard_core::{
     BlobStore, Digest,
     error::{Error, ErrorKind, IoContext, Retry},
 };
-use outboard_store::{FolderStore, Incoming};
+use outboard_protocol::Encoding;
+use outboard_store::{FolderStore, Incoming, Sink, encoding::LEVEL};
 use tokio::{task::spawn_blocking, time::timeout};
 
 use super::refused::Refused;
@@ -26,10 +27,6 @@ use super::refused::Refused;
 const SILENCE: Duration = Duration::from_secs(30);
 /// Bytes that are read or written at a time.
 const CHUNK: usize = 256 << 10;
-/// Log2 of the largest window that a compressed blob may ask for: 16 MiB.
-const WINDOW_LOG: u32 = 24;
-/// Compression of what is sent: fast, since the worker has better things to do.
-const LEVEL: i32 = 1;
 
 pub(super) async fn head(store: &FolderStore, digest: &Digest) -> Result<Response, Refused> {
     let (_, length) = open(store, digest).await?;
@@ -114,9 +111,9 @@ pub(super) async fn put(
     }
     let encoding = headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes);
     let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    let is_zstd = match encoding {
-        None | Some(b"identity") => false,
-        Some(b"zstd") => true,
+    let encoding = match encoding {
+        None | Some(b"identity") => Encoding::Raw,
+        Some(b"zstd") => Encoding::Zstd,
         Some(_) => {
             let error = Error::new(ErrorKind::Unsupported, "the blob's encoding is neither `identity` nor `zstd`");
             return Err(Refused::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, error));
@@ -126,7 +123,8 @@ pub(super) async fn put(
         return Err(too_large(limit).into());
     }
     let incoming = store.receive(digest, limit).map_err(Refused::store)?;
-    let mut sink = if is_zstd { Sink::zstd(incoming)? } else { Sink::Raw(Box::new(incoming)) };
+    let mut sink = Sink::new(incoming, encoding)
+        .map_err(|e| Error::new(ErrorKind::Unexpected, format!("cannot decompress: {e}")))?;
     let mut body = body.into_data_stream();
     let mut part = BytesMut::new();
     loop {
@@ -144,47 +142,17 @@ pub(super) async fn put(
             break;
         }
     }
-    let finished = spawn_blocking(move || sink.finish(limit)).await;
+    let finished = spawn_blocking(move || finish(sink, limit)).await;
     finished.unwrap_or_else(|panic| Err(explain(io::Error::other(panic), limit)))?;
     Ok(StatusCode::CREATED)
 }
 
-/// Where the bytes of a blob go.
-enum Sink {
-    Raw(Box<Incoming>),
-    Zstd(Box<zstd::stream::write::Decoder<'static, Incoming>>),
-}
-
-impl Sink {
-    fn zstd(incoming: Incoming) -> Result<Self, Refused> {
-        let decoder = zstd::stream::write::Decoder::new(incoming).and_then(|mut decoder| {
-            decoder.window_log_max(WINDOW_LOG)?;
-            Ok(decoder)
-        });
-        let failed = |e: io::Error| Error::new(ErrorKind::Unexpected, format!("cannot decompress: {e}"));
-        Ok(Self::Zstd(Box::new(decoder.map_err(failed)?)))
-    }
-
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Raw(incoming) => incoming.write_all(bytes),
-            Self::Zstd(decoder) => decoder.write_all(bytes),
-        }
-    }
-
-    fn finish(self, limit: u64) -> Result<(), Refused> {
-        let incoming = match self {
-            Self::Raw(incoming) => *incoming,
-            Self::Zstd(mut decoder) => {
-                decoder.flush().map_err(|e| explain(e, limit))?;
-                decoder.into_inner()
-            }
-        };
-        incoming.finish().map_err(|error| match error.kind() {
-            ErrorKind::CorruptPayload => Refused::new(StatusCode::UNPROCESSABLE_ENTITY, error),
-            _ => Refused::store(error),
-        })
-    }
+fn finish(sink: Sink<Incoming>, limit: u64) -> Result<(), Refused> {
+    let incoming = sink.finish().map_err(|e| explain(e, limit))?;
+    incoming.finish().map_err(|error| match error.kind() {
+        ErrorKind::CorruptPayload => Refused::new(StatusCode::UNPROCESSABLE_ENTITY, error),
+        _ => Refused::store(error),
+    })
 }
 
 fn too_large(limit: u64) -> Error {

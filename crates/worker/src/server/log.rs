@@ -1,6 +1,6 @@
 //! What happened to a task, by revision.
 
-use outboard_core::{Digest, Event, task::Outcome};
+use outboard_core::{Digest, Event};
 use outboard_protocol::{
     TaskResult,
     envelope::{StateMessage, WirePhase},
@@ -98,15 +98,6 @@ impl Log {
         }
         let events = events.iter().map(|(_, event)| event.clone()).collect();
         StateMessage { revision: self.revision, phase: self.phase.clone(), events }
-    }
-}
-
-/// The blob that an outcome names.
-pub(super) fn blob(outcome: &Outcome) -> Option<Digest> {
-    match outcome {
-        Outcome::Train { checkpoint, .. } => Some(checkpoint.digest),
-        Outcome::Predict { outputs } => Some(*outputs),
-        Outcome::Evaluate(_) => None,
     }
 }
 

@@ -27,11 +27,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{
-    history::History,
-    log::{Log, blob},
-    refused::Refused,
-};
+use super::{history::History, log::Log, refused::Refused};
 use crate::supervisor::{Supervisor, TaskProgram, ended};
 
 /// Ended tasks that are kept in memory; the folder has the others.
@@ -217,7 +213,7 @@ impl Tasks {
             Some(TaskResult { ended: Ending::Finished(outcome), .. }) => outcome.clone(),
             Some(_) => return Ok(true),
         };
-        match blob(&outcome) {
+        match outcome.blob() {
             _ if matches!(outcome, Outcome::Train { ended: Ended::Cancelled, .. }) => Ok(true),
             Some(digest) => Ok(!self.store.has(&digest).await.map_err(Refused::store)?),
             None => Ok(false),
@@ -226,7 +222,7 @@ impl Tasks {
 
     async fn check_blobs(&self, operation: &Operation) -> Result<(), Refused> {
         let mut missing = Vec::new();
-        for digest in needs(operation) {
+        for digest in operation.needs() {
             let store = self.store.clone();
             let renewed = spawn_blocking(move || store.renew(&digest)).await.unwrap_or_else(|panic| {
                 Err(Error::new(ErrorKind::Unexpected, "the store's thread ended early").because(panic))
@@ -374,15 +370,6 @@ impl Tasks {
             Ok(Err(error)) => tracing::warn!(%error, "cannot remove blobs that nobody needs"),
             Err(error) => tracing::warn!(%error, "the store's thread ended early"),
         }
-    }
-}
-
-/// The blobs that must be there.
-fn needs(operation: &Operation) -> Vec<Digest> {
-    match operation {
-        Operation::Train(task) => [task.checkpoint, task.data].into_iter().chain(task.validation).collect(),
-        Operation::Evaluate(task) => vec![task.weights, task.data],
-        Operation::Predict(task) => vec![task.weights, task.data],
     }
 }
 

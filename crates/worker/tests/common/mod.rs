@@ -96,6 +96,10 @@ impl Job {
 
     /// The outcome and its checkpoint as the engine gives them when called directly.
     pub fn directly(&self) -> (Outcome, Vec<u8>) {
+        self.directly_as(&self.operation())
+    }
+
+    pub fn directly_as(&self, operation: &Operation) -> (Outcome, Vec<u8>) {
         #[derive(Default)]
         struct Memory(Mutex<Vec<Vec<u8>>>);
         impl Blobs for Memory {
@@ -110,7 +114,7 @@ impl Job {
         }
         let memory = Memory(Mutex::new(vec![self.data(), self.start()]));
         let stop = AtomicBool::new(false);
-        let outcome = execute(&self.operation(), &memory, &stop, &mut |_: Event| {}).unwrap();
+        let outcome = execute(operation, &memory, &stop, &mut |_: Event| {}).unwrap();
         let Outcome::Train { checkpoint, .. } = &outcome else { panic!("{outcome:?}") };
         let bytes = memory.get(&checkpoint.digest).unwrap();
         (outcome, bytes)

@@ -1,0 +1,65 @@
+//! What a worker without credentials is given.
+
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use outboard_core::{
+    Digest,
+    error::{Error, Result},
+};
+use outboard_protocol::{
+    Grant, GrantedBlob, SignedUrl,
+    envelope::now,
+    grant::{MAX_BLOBS, MAX_SLOTS},
+};
+use rusty_s3::S3Action;
+
+use super::Bucket;
+
+/// S3 takes no URL that was signed for longer.
+const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
+
+impl Bucket {
+    /// The URLs that let a worker carry out the task of this key, `valid` from now on: it may read the blobs that the
+    /// task needs, and write the task's records and `slots` blobs, the last for the outcome.
+    ///
+    /// URLs that were signed with temporary keys end with these, whatever `valid` says.
+    ///
+    /// # Errors
+    /// `NotFound` where the bucket lacks a blob; `InvalidRequest` for a time or a number of slots that can't be.
+    pub async fn grant(&self, key: &str, needs: &[Digest], slots: u32, valid: Duration) -> Result<Grant> {
+        if !(Duration::from_secs(1)..=LONGEST).contains(&valid) {
+            return Err(Error::invalid("a store's URLs are signed for between a second and seven days")
+                .at("time", format!("{valid:?}"))
+                .hint("make the task shorter"));
+        }
+        if slots == 0 || slots as usize > MAX_SLOTS {
+            return Err(Error::invalid(format!("a grant has between 1 and {MAX_SLOTS} slots, not {slots}"))
+                .hint("make the time between two checkpoints longer"));
+        }
+        if needs.len() > MAX_BLOBS {
+            return Err(Error::invalid(format!("a task needs at most {MAX_BLOBS} blobs, not {}", needs.len())));
+        }
+        let blob = async |digest: &Digest| {
+            let encoding = self.found(digest).await?;
+            let url = self.bucket.get_object(Some(&self.credentials), &self.blob(digest, encoding)).sign(valid);
+            Ok::<_, Error>(GrantedBlob { digest: *digest, encoding, url: SignedUrl::new(url)? })
+        };
+        let put = |object: &str, is_once: bool| {
+            let mut action = self.bucket.put_object(Some(&self.credentials), object);
+            if is_once {
+                action.headers_mut().insert("if-none-match", "*");
+            }
+            SignedUrl::new(action.sign(valid))
+        };
+        let valid_ms = u64::try_from(valid.as_millis()).unwrap_or(u64::MAX);
+        Ok(Grant {
+            until: now().saturating_add(valid_ms),
+            blobs: try_join_all(needs.iter().map(blob)).await?,
+            lease: put(&self.record(key, "lease"), true)?,
+            progress: put(&self.record(key, "progress"), false)?,
+            result: put(&self.record(key, "result"), true)?,
+            out: (0..slots).map(|slot| put(&self.slot(key, slot), false)).collect::<Result<_>>()?,
+        })
+    }
+}
