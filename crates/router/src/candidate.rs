@@ -66,3 +66,32 @@ impl Candidate {
         Self { breaker, learned: Learned::from(&own, &Priors::of(&self.kind)), ..self }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use outboard_core::ErrorKind;
+
+    use super::*;
+    use crate::{Pause, fixture};
+
+    #[test]
+    fn only_its_own_observations_count() {
+        let failed = |provider: &str| Observation {
+            provider: provider.into(),
+            ..fixture::observation(1, Some(ErrorKind::WorkerUnhealthy))
+        };
+        let taught = |observations: &[Observation]| {
+            fixture::candidate("runpod").taught(observations, 2, &BreakerSettings::default())
+        };
+        assert_eq!(taught(&[failed("http"), failed("http")]), fixture::candidate("runpod"));
+        let own = taught(&[failed("runpod"), failed("runpod")]);
+        assert!(matches!(own.breaker, Breaker::Open(_)) && own.learned.mtbf.observations == 2, "{own:?}");
+    }
+
+    #[test]
+    fn a_pause_that_was_asked_for_outlasts_what_is_taught() {
+        let breaker = Breaker::Open(Pause { until: 9, why: "it asked for it".into() });
+        let candidate = Candidate { breaker: breaker.clone(), ..fixture::candidate("runpod") };
+        assert_eq!(candidate.taught(&[], 2, &BreakerSettings::default()).breaker, breaker);
+    }
+}

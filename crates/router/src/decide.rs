@@ -23,14 +23,17 @@ pub fn decide(candidates: &[Candidate], demand: &Demand, budget: &Budget, now: u
     let mut excluded: Vec<Row> = Vec::new();
     for candidate in candidates {
         let reason = refuse(candidate, demand, has_remote, &crossed, now);
-        let Ok(price) = &candidate.price else {
-            let reason = reason.unwrap_or_else(|| Reason::PriceUnknown("nobody said why".into()));
-            excluded.push(Row::new(candidate, None, Verdict::Excluded(reason)));
-            continue;
+        let price = match &candidate.price {
+            Ok(price) => price,
+            Err(why) => {
+                let reason = reason.unwrap_or_else(|| Reason::PriceUnknown(why.clone()));
+                excluded.push(Row::new(candidate, None, Verdict::Excluded(reason)));
+                continue;
+            }
         };
         let (epochs, too_much) = length::epochs(candidate, price, demand, budget);
         let quote = quote(candidate, price, demand, epochs);
-        match reason.or_else(|| too_slow(&quote, demand)).or(too_much) {
+        match reason.or(too_much).or_else(|| too_slow(&quote, demand)) {
             Some(reason) => excluded.push(Row::new(candidate, Some(quote), Verdict::Excluded(reason))),
             None => possible.push((Score::new(&quote, &terms), candidate, quote)),
         }

@@ -101,16 +101,11 @@ impl Plan {
         for failure in history.failures().filter(|failure| !named(&failure.provider)) {
             error = error.at(failure.provider.clone(), &failure.error);
         }
-        let mut help: Vec<_> = self
+        let help = self
             .reasons()
             .filter(|(_, reason)| kind != ErrorKind::BudgetExceeded || by_budget(reason))
-            .filter_map(|(provider, reason)| reason.help(provider))
-            .collect();
-        help.dedup();
-        match help.into_iter().next() {
-            Some(help) => error.hint(help),
-            None => error.hint("enable another provider under [providers]"),
-        }
+            .find_map(|(provider, reason)| reason.help(provider));
+        error.hint(help.unwrap_or_else(|| "enable another provider under [providers]".into()))
     }
 
     fn reasons(&self) -> impl Iterator<Item = (&str, &Reason)> {

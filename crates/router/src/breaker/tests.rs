@@ -38,6 +38,10 @@ fn a_crash_loop_opens_it_sooner() {
     assert_eq!(at(2, &[(1, CRASH)]), Breaker::Closed);
     assert_eq!(until(2, &[(1, CRASH), (2, CRASH)]), 2 + 30 * SECOND);
     assert_eq!(at(3, &[(1, CRASH), (2, DOWN)]), Breaker::Closed, "not twice in a row");
+    let patient = BreakerSettings { failures: 9, ..BreakerSettings::default() };
+    let mixed = [CRASH, DOWN, CRASH, DOWN, CRASH].map(|failure| observation(1, failure));
+    let apart: Vec<_> = (1..).zip(mixed).map(|(at, o)| Observation { at, ..o }).collect();
+    assert_eq!(Breaker::from(&apart, 9, &patient), Breaker::Closed, "never twice in a row");
 }
 
 #[test]

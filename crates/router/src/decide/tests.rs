@@ -155,6 +155,14 @@ fn a_budget_that_does_not_suffice_is_shown_with_what_was_used() {
 }
 
 #[test]
+fn tasks_that_are_short_for_want_of_money_are_not_blamed_on_time() {
+    let demand = Demand { deadline_left: Some(Duration::from_secs(150)), ..demand() };
+    assert_eq!(decide(&[runpod()], &demand, &Budget::default(), NOW).choice.unwrap().epochs, 40);
+    let (why, _) = refusal_of(&runpod(), &demand, &day(0, 0, 0));
+    assert_eq!(why, "its shortest task could cost $0.0329, but the day budget is zero: only free providers");
+}
+
+#[test]
 fn waiting_helps_only_where_reservations_are_in_the_way() {
     let waits = |budget: &Budget| decide(&[runpod()], &demand(), budget, NOW).may_wait();
     assert!(waits(&day(40_000_000, 0, 20_000_000)));

@@ -81,6 +81,9 @@ fn losses_shorten_the_time_between_losses() {
     assert!(mtbf(None, 30).value > priors().mtbf);
     assert!(mtbf(Some(ErrorKind::Preempted), 30).value < priors().mtbf / 10.0);
     assert_eq!(mtbf(Some(ErrorKind::JobFailed), 30), mtbf(None, 30), "the job's own fault");
+    let absurd = Timings { compute: 1e12, ..Timings::default() };
+    let one = Observation { timings: absurd, ..observation(1, None) };
+    assert_eq!(Learned::from(&[one], &priors()).mtbf.value, priors().mtbf + 86_400.0, "a clock was set");
 }
 
 #[test]

@@ -91,6 +91,11 @@ fn after_failures_all_providers_have_failed() {
     let error = plan.refusal(&history);
     assert_eq!(error.kind(), ErrorKind::AllProvidersFailed);
     let report = error.report();
+    assert!(report.starts_with("every provider failed or can't take the task\n"), "{report}");
+    let broke = decide(&candidates, &Demand { excluded: vec![], ..demand }, &fixture::day(1, 1, 0), 0);
+    let pinned = Plan { rows: broke.rows[1..].to_vec(), choice: None, ..broke };
+    assert_eq!(pinned.refusal(&history).kind(), ErrorKind::AllProvidersFailed, "though money is short too");
+    assert_eq!(pinned.refusal(&History::default()).kind(), ErrorKind::BudgetExceeded);
     for cause in [
         "\n  aws-lambda: the shortest task would take about ",
         "\n  cpu: it failed at this task: cpu has too little memory\n",
