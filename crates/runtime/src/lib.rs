@@ -15,4 +15,4 @@ pub use describe::{Description, LayerRow, describe};
 pub use job_file::{parse_job, read_job, write_job};
 pub use outboard_core::{Error, ErrorKind, Event, Job, NanoUsd, Result, task};
 pub use outboard_store::atomic::write as write_file;
-pub use record::{Report, Status, Summary};
+pub use record::{Move, Report, Status, Summary};

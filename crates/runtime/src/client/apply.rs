@@ -2,21 +2,29 @@
 
 use std::{
     fs,
+    future::pending,
     path::{Path, PathBuf},
-    sync::Arc,
+    time::SystemTime,
 };
 
 use outboard_core::{
-    ComputeProvider, ComputeProviderExt, Digest, Error, ErrorKind, Result, Retry, Task,
+    ComputeProviderExt, Digest, Error, ErrorKind, Result,
     error::IoContext,
+    job::Routing,
     task::{Architecture, EvaluateTask, Metrics, Operation, Outcome, PredictTask},
 };
 use outboard_data::{read_features, read_labelled};
-use outboard_protocol::{Dataset, ModelFile, TargetColumn, tensors};
+use outboard_ledger::JobRow;
+use outboard_protocol::{Dataset, ModelFile, TargetColumn, envelope::now, tensors};
+use outboard_router::{Choice, Demand, Failure, Next, Origin, flops};
 use outboard_store::FolderStore;
 
-use super::{Client, attempts::choose, blocking, new_id};
-use crate::registry;
+use super::{
+    Client, blocking,
+    dispatch::{Dispatcher, demand, never},
+    new_id,
+};
+use crate::{record::Status, registry};
 
 /// How good a model is on some data.
 #[derive(Clone, Debug, PartialEq)]
@@ -123,18 +131,18 @@ impl Client {
 #[derive(Debug)]
 struct Desk {
     id: String,
+    name: &'static str,
+    client: Client,
     folder: PathBuf,
     store: FolderStore,
-    providers: Vec<Arc<dyn ComputeProvider>>,
 }
 
 impl Desk {
-    fn new(client: &Client, name: &str) -> Result<Self> {
+    fn new(client: &Client, name: &'static str) -> Result<Self> {
         let id = new_id(name);
         let folder = client.config.home.join("scratch").join(&id);
         let store = FolderStore::open(&folder)?;
-        let providers = registry::providers(&client.config, &store)?;
-        Ok(Self { id, folder, store, providers })
+        Ok(Self { id, name, client: client.clone(), folder, store })
     }
 
     async fn apply(
@@ -143,24 +151,79 @@ impl Desk {
         data: &Dataset,
         operation: impl FnOnce(Architecture, Digest, Digest) -> Operation,
     ) -> Result<(String, Outcome)> {
-        let (weights, data) = (self.store.write(&file.encode()?)?, self.store.write(&data.encode()?)?);
+        let (weights, rows) = (file.encode()?, data.encode()?);
         let model = Architecture { layers: file.facts.layers.clone(), input: file.facts.input.clone() };
-        let operation = operation(model, weights, data);
-        let mut failures = Vec::new();
+        let work = flops(&model.layers, &model.input)?.forward.saturating_mul(data.rows() as u64);
+        let sizes = (weights.len() as u64, rows.len() as u64);
+        let operation = operation(model, self.store.write(&weights)?, self.store.write(&rows)?);
+        let row = JobRow {
+            id: self.id.clone(),
+            name: self.name.into(),
+            folder: self.folder.display().to_string(),
+            created_at: SystemTime::now(),
+            max_cost: None,
+            sweep: None,
+            status: Status::Running.name().into(),
+        };
+        let providers = registry::providers(&self.client.config, &self.store)?;
+        let mut dispatcher = Dispatcher::new(&self.client, providers, row, Routing::default()).await?;
+        let demand = Demand {
+            layers: file.facts.layers.iter().map(|layer| layer.kind().to_string()).collect(),
+            flops_per_epoch: work,
+            bytes_down: sizes.0 + sizes.1,
+            largest_payload: sizes.0.max(sizes.1),
+            ..demand(operation.kind(), dispatcher.terms())
+        };
+        let applied = self.attempts(&mut dispatcher, &demand, &operation).await;
+        let status = if applied.is_ok() { Status::Succeeded } else { Status::Failed };
+        dispatcher.note(status.name()).await?;
+        applied
+    }
+
+    /// Tries one provider after the other.
+    async fn attempts(
+        &self,
+        dispatcher: &mut Dispatcher,
+        demand: &Demand,
+        operation: &Operation,
+    ) -> Result<(String, Outcome)> {
+        let operation = |_: &Choice| (self.name.to_string(), operation.clone());
         loop {
-            let provider = choose(&self.providers, &failures).await?;
-            let id = provider.info().id.clone();
-            // Nothing of it is kept, so another attempt is another task.
-            let key = format!("{}/{}", self.id, failures.len() + 1);
-            let (attempt, operation) = (key.clone(), operation.clone());
-            let task = Task { key, job: self.id.clone(), attempt, operation, limit: None };
-            match provider.run(&task, std::future::pending(), |_| {}).await {
-                Ok(outcome) => return Ok((id, outcome)),
-                Err(error) if error.retry() == Retry::Never => return Err(error),
-                Err(error) => {
-                    tracing::warn!(provider = id, %error, "moving on");
-                    failures.push((id, error));
+            let say = |text: String| tracing::warn!("{text}");
+            let (mut flight, _) = dispatcher.dispatch(demand, operation, &never(), say).await?;
+            let provider = flight.provider.info().id.clone();
+            let followed = match dispatcher.submit(&mut flight).await {
+                Ok(id) => flight.provider.follow(&id, pending(), |_| {}).await,
+                Err(error) => Err(error),
+            };
+            let (error, of) = match followed {
+                Ok(state) => {
+                    dispatcher.settle(&flight, &state, demand.flops_per_epoch).await?;
+                    match state.outcome() {
+                        Ok(outcome) => return Ok((provider, outcome)),
+                        Err(error) => (error, Origin::Task),
+                    }
                 }
+                Err(error) => (error, Origin::Call),
+            };
+            let failure = Failure {
+                provider: provider.clone(),
+                attempt: flight.task.attempt.clone(),
+                at: now(),
+                died: of == Origin::Task && error.is_death(),
+                error: error.clone(),
+                of,
+                step: (0, 0),
+            };
+            let next = dispatcher.history.after(failure, &self.client.config.router.patience);
+            if of == Origin::Call {
+                dispatcher.abandon(&flight, &error).await?;
+            }
+            match next {
+                Next::Stop(error) => return Err(error),
+                Next::Same { after } => tokio::time::sleep(after).await,
+                // Nothing of it is kept, so another attempt elsewhere does no harm but its cost, which is reserved.
+                Next::Other | Next::LookAgain { .. } => tracing::warn!(provider, %error, "moving on"),
             }
         }
     }

@@ -2,6 +2,8 @@
 
 mod apply;
 mod attempts;
+mod caps;
+mod dispatch;
 mod gc;
 mod keeper;
 mod run;
@@ -24,9 +26,11 @@ use outboard_core::{
     task::{self, Architecture},
 };
 use outboard_data::{Training, read_training};
+use outboard_ledger::Ledger;
 use outboard_protocol::{Checkpoint, PROTOCOL_VERSION, Position, Schema, TargetColumn, Tensors, initial, tensors};
 use outboard_store::{FolderStore, atomic};
 pub use run::{Run, RunEvent, Started};
+use tokio::sync::OnceCell;
 
 use crate::{
     config::{Config, Sources},
@@ -40,8 +44,8 @@ use crate::{
 pub struct Client {
     config: Arc<Config>,
     store: FolderStore,
-    /// In order of preference.
     providers: Vec<Arc<dyn ComputeProvider>>,
+    ledger: Arc<OnceCell<Ledger>>,
 }
 
 impl Client {
@@ -56,7 +60,7 @@ impl Client {
         Self::with_providers(config, store, providers)
     }
 
-    /// A client with providers of its own choice, in order of preference.
+    /// A client with providers of its own choice.
     ///
     /// # Errors
     /// `InvalidConfig` where there is none.
@@ -70,7 +74,12 @@ impl Client {
                 .at("key", "providers.cpu.enabled")
                 .hint("set it to true, or enable another under [providers]"));
         }
-        Ok(Self { config: Arc::new(config), store, providers })
+        Ok(Self { config: Arc::new(config), store, providers, ledger: Arc::default() })
+    }
+
+    /// The ledger, opened when it is first needed.
+    async fn ledger(&self) -> Result<&Ledger> {
+        self.ledger.get_or_try_init(|| Ledger::open(&self.config.ledger.0)).await
     }
 
     /// A client configured by `outboard.toml` and the environment.
@@ -110,10 +119,7 @@ impl Client {
             let folder = client.jobs().join(&id);
             let lock = Lock::take(&folder, &id)?;
             // Read under the lock: the process that held it may have gone on meanwhile.
-            let mut record = Record::load(&client.jobs(), &id)?;
-            if let Some(flight) = &mut record.in_flight {
-                flight.resumed = true;
-            }
+            let record = Record::load(&client.jobs(), &id)?;
             Ok(Run::new(client, record, folder, lock))
         })
         .await
@@ -172,9 +178,9 @@ impl Client {
             epochs: Vec::new(),
             stopped_early: false,
             best_epoch: None,
-            attempts: 0,
-            in_flight: None,
             seconds: 0.0,
+            timings: task::Timings::default(),
+            moves: Vec::new(),
             cost: NanoUsd::ZERO,
         };
         let folder = self.jobs().join(&id);

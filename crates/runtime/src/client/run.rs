@@ -1,13 +1,14 @@
 //! One run of a job: drives its tasks, keeps its record, writes its model.
 
-use std::{future::Future, path::PathBuf};
+use std::{fs, future::Future, path::PathBuf, time::SystemTime};
 
 use outboard_core::{Error, ErrorKind, Event, Result, task::Checkpoint};
+use outboard_ledger::JobRow;
 use outboard_protocol::{self as protocol, ModelFile, PROTOCOL_VERSION, model::ModelFacts};
 use outboard_store::atomic;
 use tracing::Instrument;
 
-use super::Client;
+use super::{Client, dispatch::Dispatcher};
 use crate::{
     job_file::write_job,
     record::{Lock, Record, Report, Status},
@@ -81,7 +82,7 @@ impl Run {
     /// something can't be written. The last checkpoint stays whole, and the message says how to go on.
     pub async fn drive<S, O>(mut self, stop: S, mut observe: O) -> Result<Report>
     where
-        S: Future<Output = ()> + Send,
+        S: Future<Output = ()> + Send + 'static,
         O: FnMut(RunEvent) + Send,
     {
         if self.is_finished() {
@@ -97,11 +98,40 @@ impl Run {
             if let Err(unsaved) = saved {
                 tracing::warn!(job = %self.record.id, error = %unsaved, "cannot note the failure");
             }
+            self.note().await;
             return Err(self.explain(error));
         }
         tracing::info!(job = %self.record.id, status = ?self.record.status, "ended");
         self.record.save(&self.folder)?;
+        self.note().await;
         Ok(self.record.report())
+    }
+
+    /// Hands over this job's tasks.
+    pub(super) async fn dispatcher(&self) -> Result<Dispatcher> {
+        let record = &self.record;
+        let created = fs::metadata(self.folder.join("lock")).and_then(|facts| facts.created());
+        let row = JobRow {
+            id: record.id.clone(),
+            name: record.job.name.clone().unwrap_or_default(),
+            folder: self.folder.display().to_string(),
+            created_at: created.unwrap_or_else(|_| SystemTime::now()),
+            max_cost: record.job.limits.max_cost_usd,
+            sweep: None,
+            status: Status::Running.name().into(),
+        };
+        Dispatcher::new(&self.client, self.client.providers.clone(), row, record.job.routing.clone()).await
+    }
+
+    /// Tells the ledger where the job stands, for lists; the record is what counts.
+    async fn note(&self) {
+        let noted = match self.client.ledger().await {
+            Ok(ledger) => ledger.set_job_status(&self.record.id, self.record.status.name()).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = noted {
+            tracing::warn!(job = self.record.id, %error, "the ledger does not know how the job ended");
+        }
     }
 
     /// Writes the model, the metrics and a copy of the job from the last checkpoint.
