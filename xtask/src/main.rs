@@ -4,12 +4,14 @@
 //!
 //! - [`mod@test`]: everything that must pass, as suites with one table at the end
 //! - [`mod@bench`]: our engine against PyTorch
+//! - [`postgres`]: a server for tests
 //! - [`python`]: the virtual environment that both use
 //! - [`workspace`]: where things are, and the programs we build
 //! - [`command`]: running other programs
 
 mod bench;
 mod command;
+mod postgres;
 mod python;
 mod test;
 mod workspace;

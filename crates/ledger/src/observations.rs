@@ -30,7 +30,9 @@ impl Ledger {
             let rows: Vec<String> = select.fetch_all(self.database.pool()).await?;
             // A newer program may have written words that this one doesn't know.
             let read = |row: &String| {
-                serde_json::from_str(row).inspect_err(|error| tracing::debug!(%error, "an observation is left out")).ok()
+                serde_json::from_str(row)
+                    .inspect_err(|error| tracing::debug!(%error, "an observation is left out"))
+                    .ok()
             };
             Ok(rows.iter().filter_map(read).collect())
         })

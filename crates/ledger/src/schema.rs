@@ -35,8 +35,7 @@ pub(crate) async fn version(connection: &mut AnyConnection, kind: Kind) -> Resul
     let row = sqlx::query("SELECT version FROM outboard_ledger").fetch_one(&mut *connection).await?;
     let version: i64 = row.try_get(0)?;
     if version > VERSION {
-        let message =
-            format!("the ledger has version {version}, but this program knows versions up to {VERSION} only");
+        let message = format!("the ledger has version {version}, but this program knows versions up to {VERSION} only");
         return Err(Error::new(ErrorKind::Unsupported, message)
             .with_retry(outboard_core::Retry::Never)
             .hint("use the newest outboard that works with this ledger; nothing was changed")
@@ -60,6 +59,9 @@ pub(crate) async fn migrate(connection: &mut AnyConnection, kind: Kind) -> Resul
         sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *connection).await?;
     }
     // Where nothing is to be done, this shows whether anything could be.
-    sqlx::query("UPDATE outboard_ledger SET version = $1 WHERE version <> $1").bind(VERSION).execute(connection).await?;
+    sqlx::query("UPDATE outboard_ledger SET version = $1 WHERE version <> $1")
+        .bind(VERSION)
+        .execute(connection)
+        .await?;
     Ok(())
 }

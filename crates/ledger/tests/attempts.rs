@@ -7,9 +7,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use common::{HOUR, NOON, Place, at, cap, granted, job, reservation, settlement};
 use outboard_core::{ErrorKind, NanoUsd};
-use outboard_ledger::{
-    Expired, GroupBy, JobFilter, Refusal, Reserved, Scope, Settled, Settlement, Span, Spent, State,
-};
+use outboard_ledger::{Expired, GroupBy, JobFilter, Refusal, Reserved, Scope, Settled, Settlement, Span, Spent, State};
 
 on_both! {
     an_attempt_goes_its_way,
@@ -176,7 +174,8 @@ async fn what_is_out_of_order_is_refused(place: Place) {
         NotFound,
         "the ledger has no job `nobody`\n  try: check the id, and that this is the ledger it was started with",
     );
-    let no_attempt = "the ledger has no attempt `z`\n  try: reserve it first; check that this is the ledger it was reserved in";
+    let no_attempt =
+        "the ledger has no attempt `z`\n  try: reserve it first; check that this is the ledger it was reserved in";
     refused(ledger.submitting("z", b"").await, NotFound, no_attempt);
     refused(ledger.settle("z", &settlement(0), None).await.map(drop), NotFound, no_attempt);
     refused(ledger.release("z").await, NotFound, no_attempt);
@@ -227,11 +226,8 @@ async fn caps_cover_what_they_name(place: Place) {
     ledger.start_job(&job("other")).await.unwrap();
     let in_sweep = outboard_ledger::Reservation { sweep: Some("s".into()), ..reservation("sweep", 10) };
     granted(&ledger, &in_sweep).await;
-    let elsewhere = outboard_ledger::Reservation {
-        job: "other".into(),
-        provider: "http".into(),
-        ..reservation("elsewhere", 20)
-    };
+    let elsewhere =
+        outboard_ledger::Reservation { job: "other".into(), provider: "http".into(), ..reservation("elsewhere", 20) };
     granted(&ledger, &elsewhere).await;
     clock.store(NOON + 12 * HOUR, Ordering::SeqCst);
     let tomorrow = outboard_ledger::Reservation { expires_at: at(NOON + 13 * HOUR), ..reservation("tomorrow", 40) };
@@ -431,10 +427,10 @@ async fn costs_are_grouped(place: Place) {
         costs(GroupBy::Provider, 0, 99).await,
         [("http".into(), 2, spent(10, 10, 10)), ("runpod".into(), 1, spent(3, 0, 0))]
     );
-    assert_eq!(costs(GroupBy::Job, 0, 13).await, [
-        ("job".into(), 1, spent(3, 0, 0)),
-        ("other".into(), 1, spent(10, 10, 0))
-    ]);
+    assert_eq!(
+        costs(GroupBy::Job, 0, 13).await,
+        [("job".into(), 1, spent(3, 0, 0)), ("other".into(), 1, spent(10, 10, 0))]
+    );
     assert_eq!(costs(GroupBy::Job, 2, 13).await, []);
 }
 

@@ -147,7 +147,9 @@ async fn observations_are_kept_once_per_attempt(place: Place) {
     assert_eq!(ledger.observations("runpod", 2).await.unwrap(), newest[..2]);
     assert_eq!(ledger.observations("cpu", 9).await.unwrap(), []);
     // As a newer program may write it.
-    place.execute("UPDATE observations SET observation = '{\"provider\":\"runpod\",\"new\":1}' WHERE attempt = 'b'").await;
+    place
+        .execute("UPDATE observations SET observation = '{\"provider\":\"runpod\",\"new\":1}' WHERE attempt = 'b'")
+        .await;
     assert_eq!(ledger.observations("runpod", 9).await.unwrap(), newest[1..]);
 }
 

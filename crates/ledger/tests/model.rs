@@ -159,7 +159,8 @@ async fn take(ledger: &Ledger, model: &mut Model, step: &Step) {
             let now = model.rows.get(attempt).map(|row| row.state);
             if let (Some(row), Some(now)) = (earlier, now) {
                 // Whatever a reservation that fails has found expired is left for the next one.
-                let now = if row.state.is_live() && row.expires <= model.now && row.state == Held { Released } else { now };
+                let now =
+                    if row.state.is_live() && row.expires <= model.now && row.state == Held { Released } else { now };
                 let same = (row.job, row.provider, row.reserved) == (*job, *provider, *amount) && now != Released;
                 assert_eq!(reserved.is_ok(), same, "{reserved:?}");
                 if let Ok(Reserved::Granted { state }) = reserved {
@@ -176,15 +177,17 @@ async fn take(ledger: &Ledger, model: &mut Model, step: &Step) {
                 Scope { span: Span::Sweep(_), .. } => JOBS[*job].1.is_some(),
                 _ => true,
             });
-            let fits = *amount == 0
-                || covered.clone().all(|cap| model.spent(&cap.scope).total().0 + amount <= cap.limit.0);
+            let fits =
+                *amount == 0 || covered.clone().all(|cap| model.spent(&cap.scope).total().0 + amount <= cap.limit.0);
             match reserved.unwrap() {
                 Reserved::Granted { state } => {
                     assert!(fits);
                     assert_eq!(state, if *at_once { Submitting } else { Held });
                     let (day, month) = (model.now / (24 * HOUR), model.month());
                     let (job, provider, reserved) = (*job, *provider, *amount);
-                    model.rows.insert(*attempt, Row { job, provider, state, day, month, expires, reserved, charged: 0 });
+                    model
+                        .rows
+                        .insert(*attempt, Row { job, provider, state, day, month, expires, reserved, charged: 0 });
                 }
                 Reserved::Refused(refusal) => {
                     assert!(!fits);
@@ -243,7 +246,8 @@ async fn follows(place: &Place, steps: &[Step]) {
         match step {
             Step::Die => ledger = place.open().await.with_clock(reading(&clock)),
             Step::Clock { hours } => {
-                model.now = model.now.saturating_add_signed(hours * HOUR as i64).clamp(NOON - 200 * HOUR, NOON + 200 * HOUR);
+                model.now =
+                    model.now.saturating_add_signed(hours * HOUR as i64).clamp(NOON - 200 * HOUR, NOON + 200 * HOUR);
                 clock.store(model.now, Ordering::SeqCst);
             }
             step => take(&ledger, &mut model, step).await,
@@ -285,6 +289,6 @@ fn any_order_of_steps_on_postgres() {
     let Some(place) = runtime.block_on(Place::postgres()) else {
         return println!("skipped: any_order_of_steps: OUTBOARD_TEST_POSTGRES names no server");
     };
-    check(&place, &runtime, 30);
+    check(&place, &runtime, 16);
     runtime.block_on(place.server.unwrap().drop_database());
 }

@@ -109,8 +109,7 @@ async fn adds_up(ledger: &Ledger, said: &HashMap<String, State>, limit: u64) {
         assert!(is == Some(*state) || or.map(Some).contains(&is), "{attempt}: {state:?} was said, {is:?} found");
     }
     let charged: NanoUsd = attempts.iter().map(|attempt| attempt.charged).sum();
-    let held: NanoUsd =
-        attempts.iter().filter(|attempt| attempt.state.is_live()).map(|attempt| attempt.reserved).sum();
+    let held: NanoUsd = attempts.iter().filter(|attempt| attempt.state.is_live()).map(|attempt| attempt.reserved).sum();
     for attempt in &attempts {
         let charged = if attempt.state == State::Settled { NanoUsd(50) } else { NanoUsd::ZERO };
         assert_eq!(attempt.charged, charged);

@@ -82,8 +82,8 @@ async fn a_ledger_that_is_held_is_given_up(place: Place) {
         ),
         Some(_) => (
             "BEGIN; LOCK TABLE attempts IN ACCESS EXCLUSIVE MODE; LOCK TABLE outboard_ledger IN ACCESS EXCLUSIVE MODE",
-            "the ledger did not answer in time: other processes keep it busy",
-            "try again; if that doesn't help, look for a process that hangs",
+            "the ledger did not answer in time",
+            "try again; if that doesn't help, look for a process that hangs or a server that is down",
         ),
     };
     holder.execute(sqlx::raw_sql(hold)).await.unwrap();
@@ -131,18 +131,23 @@ async fn what_is_no_ledger_is_refused() {
         error.to_string(),
         format!("cannot create the ledger {}: no such file or folder", path("missing/ledger.db"))
     );
-    for wrong in ["mysql://user:secret@host/db", "postgres://user:secret@host:port/db", "postgres://user:secret/x@:1:/"] {
+    for wrong in ["mysql://user:secret@host/db", "postgres://user:secret@host:port/db", "postgres://user:secret/x@:1:/"]
+    {
         let error = refused(wrong).await;
         assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{wrong}");
         assert_eq!(error.to_string(), "the ledger's URL is wrong");
-        assert!(error.advice().unwrap().ends_with("write it as postgres://USER@HOST:PORT/DATABASE") || wrong.starts_with("mysql"));
+        assert!(
+            error.advice().unwrap().ends_with("write it as postgres://USER@HOST:PORT/DATABASE")
+                || wrong.starts_with("mysql")
+        );
         assert!(!error.report().contains("secret"), "{}", error.report());
     }
 }
 
 #[tokio::test]
 async fn a_damaged_ledger_is_told() {
-    let advice = "restore it from a backup; or move it and its -wal and -shm files away: a new ledger knows no earlier charges";
+    let advice =
+        "restore it from a backup; or move it and its -wal and -shm files away: a new ledger knows no earlier charges";
     for cut in [true, false] {
         let place = Place::sqlite();
         let (ledger, _) = place.open_at_noon().await;
@@ -184,7 +189,10 @@ async fn a_disk_that_is_full_loses_nothing() {
     assert_eq!(process.line(), "the ledger cannot be read or written: the disk is full or fails");
     let report: Vec<_> = process.lines.by_ref().map(Result::unwrap).collect();
     assert!(report[0].starts_with("  ledger: "), "{report:?}");
-    assert!(report.contains(&"  try: check the disk and its free space, then run the command again".into()), "{report:?}");
+    assert!(
+        report.contains(&"  try: check the disk and its free space, then run the command again".into()),
+        "{report:?}"
+    );
     let attempts = ledger.attempts("shared").await.unwrap();
     assert!(attempts.len() > 10);
     let spent = ledger.spent(&Span::Day.into()).await.unwrap();
@@ -213,7 +221,10 @@ async fn a_ledger_of_somebody_else_is_told() {
         fs::set_permissions(folder, fs::Permissions::from_mode(mode)).unwrap();
         let output = run();
         let told = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && told.contains("\"the ledger cannot be written: it is read-only\""), "{told}");
+        assert!(
+            !output.status.success() && told.contains("\"the ledger cannot be written: it is read-only\""),
+            "{told}"
+        );
     }
     fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).unwrap();
 }
@@ -261,6 +272,12 @@ async fn a_server_that_refuses_is_told() {
         "the ledger's PostgreSQL server has no such database",
         "create it with `createdb`, or check the name in the ledger's URL",
     );
+    is(
+        &refused(&format!("{}?sslmode=require", place.name)).await,
+        ErrorKind::Unavailable,
+        "no secure connection to the ledger's PostgreSQL server",
+        "check the server's certificate, and `sslmode` and `sslrootcert` in the ledger's URL",
+    );
     let database = host.rsplit_once('/').unwrap().1;
     let setup = format!(
         "REVOKE CREATE ON SCHEMA public FROM PUBLIC; CREATE ROLE {database} LOGIN PASSWORD 'secret';
@@ -273,7 +290,9 @@ async fn a_server_that_refuses_is_told() {
         "the ledger's PostgreSQL user may not do this",
         "let the user create and write tables in the database: `GRANT ALL ON SCHEMA public TO` it",
     );
-    place.execute(&format!("DROP ROLE {database}; ALTER DATABASE {database} SET default_transaction_read_only = on")).await;
+    place
+        .execute(&format!("DROP ROLE {database}; ALTER DATABASE {database} SET default_transaction_read_only = on"))
+        .await;
     is(
         &refused(&place.name).await,
         ErrorKind::InvalidRequest,
