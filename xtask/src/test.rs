@@ -46,10 +46,12 @@ enum Suite {
     Dependencies,
     /// No file names a machine's folders or a package host
     Text,
-    /// Tests of all crates, with those in the documentation
+    /// Tests of all other crates, with those in the documentation
     Unit,
     /// Buckets, against a real S3 server
     Store,
+    /// The ledger, on SQLite and on a PostgreSQL server
+    Ledger,
     /// The example programs and the example job
     Examples,
     /// The real program, as a user runs it
@@ -85,6 +87,7 @@ impl Suite {
             Self::Text => text::check(workspace),
             Self::Unit => suites::unit(workspace),
             Self::Store => suites::store(workspace),
+            Self::Ledger => suites::ledger(workspace),
             Self::Examples => suites::examples(workspace),
             Self::E2e => suites::e2e(workspace),
             Self::Vectors => suites::vectors(workspace),
