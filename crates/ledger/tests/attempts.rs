@@ -160,9 +160,8 @@ async fn what_is_out_of_order_is_refused(place: Place) {
     );
     granted(&ledger, &reservation("b", 1)).await;
     ledger.release("b").await.unwrap();
-    let released = "it was released";
     for result in [ledger.submitting("b", b"").await, ledger.accepted("b", "id").await, ledger.assume("b").await] {
-        assert_eq!(result.unwrap_err().kind(), Conflict, "{released}");
+        assert_eq!(result.unwrap_err().kind(), Conflict);
     }
     refused(
         ledger.reserve(&reservation("b", 1), &[]).await.map(drop),
