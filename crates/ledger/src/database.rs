@@ -206,10 +206,11 @@ async fn set(connection: &mut AnyConnection, kind: Kind, patience: Duration) -> 
         Kind::Sqlite => {
             format!("PRAGMA busy_timeout = {millis}; PRAGMA synchronous = FULL; PRAGMA fullfsync = ON")
         }
-        // A server may have been told to be faster than safe. One that waits for its replicas goes on doing so.
+        // A server may have been told to be faster than safe. One that waits for its replicas goes on doing so. What
+        // follows a lock must see what was written before it.
         Kind::Postgres => format!(
             "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off';
-             SET lock_timeout = {millis}; SET statement_timeout = {};
+             SET default_transaction_isolation = 'read committed'; SET lock_timeout = {millis}; SET statement_timeout = {};
              SET idle_in_transaction_session_timeout = {}",
             2 * millis,
             2 * millis

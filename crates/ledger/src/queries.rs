@@ -176,20 +176,24 @@ fn attempt(row: &AnyRow, now: i64) -> Result<Attempt, sqlx::Error> {
 
 /// What a scope has come to, at `now`; which part of it is assumed is left out.
 pub(crate) async fn totals(connection: &mut AnyConnection, scope: &Scope, now: i64) -> Result<Spent, Failure> {
-    let mut add = async |select: String| {
-        let select = sqlx::query(AssertSqlSafe(select)).bind(key(scope, now)).bind(&scope.provider);
-        total(&select.fetch_one(&mut *connection).await?, 0)
-    };
-    let (charged, reserved) = (add(charges(scope)).await?, add(reservations(scope)).await?);
-    Ok(Spent { charged, assumed: NanoUsd::ZERO, reserved })
+    // One statement: between two, an attempt that is settled would be neither held nor charged.
+    let select = format!("SELECT * FROM ({}) AS charged, ({}) AS held", charges(scope), reservations(scope));
+    let select = sqlx::query(AssertSqlSafe(select)).bind(key(scope, now)).bind(&scope.provider);
+    let row = select.fetch_one(connection).await?;
+    Ok(Spent { charged: total(&row, 0)?, assumed: NanoUsd::ZERO, reserved: total(&row, 2)? })
 }
 
 async fn spent(connection: &mut AnyConnection, scope: &Scope, now: i64) -> Result<Spent, Failure> {
-    let spent = totals(connection, scope, now).await?;
     let (sum, column, provider) = (sum("charged"), column(scope), provider(scope));
-    let select = format!("SELECT {sum} FROM attempts WHERE state = 'assumed' AND {column} = $1 AND {provider}");
+    let select = format!(
+        "SELECT * FROM ({}) AS charged, ({}) AS held,
+         (SELECT {sum} FROM attempts WHERE state = 'assumed' AND {column} = $1 AND {provider}) AS assumed",
+        charges(scope),
+        reservations(scope)
+    );
     let select = sqlx::query(AssertSqlSafe(select)).bind(key(scope, now)).bind(&scope.provider);
-    Ok(Spent { assumed: total(&select.fetch_one(connection).await?, 0)?, ..spent })
+    let row = select.fetch_one(connection).await?;
+    Ok(Spent { charged: total(&row, 0)?, assumed: total(&row, 4)?, reserved: total(&row, 2)? })
 }
 
 fn charges(scope: &Scope) -> String {
