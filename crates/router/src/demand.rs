@@ -44,7 +44,7 @@ pub struct Demand {
 }
 
 /// What a job is decided by.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Terms {
     /// What counts.
     pub policy: Policy,

@@ -26,7 +26,7 @@ fn the_first_command_of_the_readme_trains_on_real_data() {
     let find = |name: &str| *lines.iter().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("no {name}"));
     let accuracy: f64 = find("accuracy").split_whitespace().nth(1).unwrap().parse().unwrap();
     assert!(accuracy >= 0.95, "{accuracy}");
-    assert_eq!(find("cost").split_whitespace().collect::<Vec<_>>(), ["cost", "$0.00", "(local)"]);
+    assert_eq!(find("cost").split_whitespace().collect::<Vec<_>>(), ["cost", "$0.00", "(free)"]);
     assert!(done.stdout.contains("validation loss, epochs 1 to 20"));
 
     // The commands that the summary gives run as they are.

@@ -4,7 +4,6 @@ use std::{
     fs,
     future::pending,
     path::{Path, PathBuf},
-    time::SystemTime,
 };
 
 use outboard_core::{
@@ -14,7 +13,6 @@ use outboard_core::{
     task::{Architecture, EvaluateTask, Metrics, Operation, Outcome, PredictTask},
 };
 use outboard_data::{read_features, read_labelled};
-use outboard_ledger::JobRow;
 use outboard_protocol::{Dataset, ModelFile, TargetColumn, envelope::now, tensors};
 use outboard_router::{Choice, Demand, Failure, Next, Origin, flops};
 use outboard_store::FolderStore;
@@ -24,7 +22,10 @@ use super::{
     dispatch::{Dispatcher, demand, never},
     new_id,
 };
-use crate::{record::Status, registry};
+use crate::{
+    record::{Lock, Status},
+    registry,
+};
 
 /// How good a model is on some data.
 #[derive(Clone, Debug, PartialEq)]
@@ -135,6 +136,8 @@ struct Desk {
     client: Client,
     folder: PathBuf,
     store: FolderStore,
+    /// Tells others that its process lives.
+    _lock: Lock,
 }
 
 impl Desk {
@@ -142,7 +145,8 @@ impl Desk {
         let id = new_id(name);
         let folder = client.config.home.join("scratch").join(&id);
         let store = FolderStore::open(&folder)?;
-        Ok(Self { id, name, client: client.clone(), folder, store })
+        let lock = Lock::take(&folder, &id)?;
+        Ok(Self { id, name, client: client.clone(), folder, store, _lock: lock })
     }
 
     async fn apply(
@@ -156,17 +160,9 @@ impl Desk {
         let work = flops(&model.layers, &model.input)?.forward.saturating_mul(data.rows() as u64);
         let sizes = (weights.len() as u64, rows.len() as u64);
         let operation = operation(model, self.store.write(&weights)?, self.store.write(&rows)?);
-        let row = JobRow {
-            id: self.id.clone(),
-            name: self.name.into(),
-            folder: self.folder.display().to_string(),
-            created_at: SystemTime::now(),
-            max_cost: None,
-            sweep: None,
-            status: Status::Running.name().into(),
-        };
         let providers = registry::providers(&self.client.config, &self.store)?;
-        let mut dispatcher = Dispatcher::new(&self.client, providers, row, Routing::default()).await?;
+        let mut dispatcher = Dispatcher::new(&self.client, providers, &self.id, None, Routing::default()).await?;
+        dispatcher.begin(self.name, &self.folder, None).await?;
         let demand = Demand {
             layers: file.facts.layers.iter().map(|layer| layer.kind().to_string()).collect(),
             flops_per_epoch: work,

@@ -1,6 +1,6 @@
 //! Runs a job's tasks, one after the other, wherever the router sends them, until one of them ends it.
 
-use std::{collections::BTreeSet, fs, future::Future, time::Duration};
+use std::{collections::BTreeSet, fs, future::Future, path::PathBuf, time::Duration};
 
 use futures_util::FutureExt;
 use outboard_core::{
@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use super::{
     Run, RunEvent, Started,
     dispatch::{Dispatcher, Flight, Stop, demand},
+    jobs::{STOP, forget_stop},
     keeper::Keeper,
     stop_or_deadline,
 };
@@ -39,6 +40,8 @@ impl Run {
     {
         let limits = &self.record.job.limits;
         let used = Duration::from_secs_f64(self.record.seconds);
+        forget_stop(&self.folder)?;
+        let stop = stop_or_asked(stop, self.folder.join(STOP));
         let stop = stop_or_deadline(stop, limits.deadline.map(|limit| limit.saturating_sub(used)));
         let stop: Stop = (Box::pin(stop) as std::pin::Pin<Box<dyn Future<Output = bool> + Send>>).shared();
         let mut dispatcher = self.dispatcher().await?;
@@ -310,6 +313,16 @@ impl Run {
             resumed_at: (at.epoch > 0 || at.step_in_epoch > 0).then_some((at.epoch, at.step_in_epoch)),
         })
     }
+}
+
+/// Waits for `stop`, or until another process asks for it by a file.
+async fn stop_or_asked(stop: impl Future<Output = ()>, file: PathBuf) {
+    let asked = async {
+        while !file.exists() {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    };
+    tokio::select! { () = stop => {}, () = asked => {} }
 }
 
 fn warning(message: String) -> RunEvent {

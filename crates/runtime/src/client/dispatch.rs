@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -15,9 +16,12 @@ use outboard_core::{
 };
 use outboard_ledger::{Attempt, JobRow, Ledger, Reservation, Reserved, Settlement, State};
 use outboard_protocol::envelope::now;
-use outboard_router::{Budget, Choice, Demand, History, OverBudget, Plan, Reason, Terms, Verdict, decide, survey};
+use outboard_router::{
+    Budget, Candidate, Choice, Demand, History, OverBudget, Plan, Reason, Terms, Verdict, decide, survey,
+};
 
 use super::{Client, caps::Caps};
+use crate::record::Status;
 
 /// Observations of one provider that estimates rest on: older ones hardly count.
 const OBSERVATIONS: u32 = 200;
@@ -77,23 +81,36 @@ impl Dispatcher {
     pub(super) async fn new(
         client: &Client,
         providers: Vec<Arc<dyn ComputeProvider>>,
-        job: JobRow,
+        job: &str,
+        max_cost: Option<NanoUsd>,
         routing: Routing,
     ) -> Result<Self> {
-        let ledger = client.ledger().await?.clone();
-        ledger.start_job(&job).await?;
-        let caps = Caps::new(&client.config.budget, &job.id, job.max_cost, &providers);
+        let caps = Caps::new(&client.config.budget, job, max_cost, &providers);
         Ok(Self {
             client: client.clone(),
-            ledger,
+            ledger: client.ledger().await?.clone(),
             providers,
-            job: job.id,
+            job: job.into(),
             routing,
             caps,
             history: History::default(),
             observations: BTreeMap::new(),
             attempts: 0,
         })
+    }
+
+    /// Notes the job, before its first task.
+    pub(super) async fn begin(&self, name: &str, folder: &Path, max_cost: Option<NanoUsd>) -> Result<()> {
+        let row = JobRow {
+            id: self.job.clone(),
+            name: name.into(),
+            folder: folder.display().to_string(),
+            created_at: SystemTime::now(),
+            max_cost,
+            sweep: None,
+            status: Status::Running.name().into(),
+        };
+        self.ledger.start_job(&row).await
     }
 
     /// What the job's own keys change of the configured terms.
@@ -135,12 +152,8 @@ impl Dispatcher {
         }))
     }
 
-    /// Decides where the next task would run.
-    pub(super) async fn plan(&mut self, demand: &Demand) -> Result<Plan> {
-        self.plan_without(demand, &[]).await
-    }
-
-    async fn plan_without(&mut self, demand: &Demand, refused: &[(String, Reason)]) -> Result<Plan> {
+    /// Providers as the router sees them.
+    pub(super) async fn candidates(&mut self) -> Result<Vec<Candidate>> {
         let router = &self.client.config.router;
         let candidates = survey(&self.providers, router.survey_timeout).await;
         for candidate in &candidates {
@@ -150,13 +163,20 @@ impl Dispatcher {
             }
         }
         let at = now();
-        let candidates: Vec<_> = candidates
-            .into_iter()
-            .map(|candidate| {
-                let known = self.observations.get(&candidate.id).map(Vec::as_slice).unwrap_or_default();
-                candidate.taught(known, at, &router.breaker)
-            })
-            .collect();
+        let taught = |candidate: Candidate| {
+            let known = self.observations.get(&candidate.id).map(Vec::as_slice).unwrap_or_default();
+            candidate.taught(known, at, &router.breaker)
+        };
+        Ok(candidates.into_iter().map(taught).collect())
+    }
+
+    /// Decides where the next task would run.
+    pub(super) async fn plan(&mut self, demand: &Demand) -> Result<Plan> {
+        self.plan_without(demand, &[]).await
+    }
+
+    async fn plan_without(&mut self, demand: &Demand, refused: &[(String, Reason)]) -> Result<Plan> {
+        let (candidates, at) = (self.candidates().await?, now());
         let budget = Budget {
             caps: self.caps.left(&self.ledger).await?,
             thresholds: self.client.config.budget.thresholds.clone(),

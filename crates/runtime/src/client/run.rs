@@ -1,9 +1,8 @@
 //! One run of a job: drives its tasks, keeps its record, writes its model.
 
-use std::{fs, future::Future, path::PathBuf, time::SystemTime};
+use std::{future::Future, path::PathBuf};
 
 use outboard_core::{Error, ErrorKind, Event, Result, task::Checkpoint};
-use outboard_ledger::JobRow;
 use outboard_protocol::{self as protocol, ModelFile, PROTOCOL_VERSION, model::ModelFacts};
 use outboard_store::atomic;
 use tracing::Instrument;
@@ -109,18 +108,11 @@ impl Run {
 
     /// Hands over this job's tasks.
     pub(super) async fn dispatcher(&self) -> Result<Dispatcher> {
-        let record = &self.record;
-        let created = fs::metadata(self.folder.join("lock")).and_then(|facts| facts.created());
-        let row = JobRow {
-            id: record.id.clone(),
-            name: record.job.name.clone().unwrap_or_default(),
-            folder: self.folder.display().to_string(),
-            created_at: created.unwrap_or_else(|_| SystemTime::now()),
-            max_cost: record.job.limits.max_cost_usd,
-            sweep: None,
-            status: Status::Running.name().into(),
-        };
-        Dispatcher::new(&self.client, self.client.providers.clone(), row, record.job.routing.clone()).await
+        let Record { id, job, .. } = &self.record;
+        let (providers, limit) = (self.client.providers.clone(), job.limits.max_cost_usd);
+        let dispatcher = Dispatcher::new(&self.client, providers, id, limit, job.routing.clone()).await?;
+        dispatcher.begin(job.name.as_deref().unwrap_or_default(), &self.folder, limit).await?;
+        Ok(dispatcher)
     }
 
     /// Tells the ledger where the job stands, for lists; the record is what counts.
