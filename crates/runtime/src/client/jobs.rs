@@ -21,6 +21,9 @@ use crate::record::{Lock, Record, Report, Status};
 /// A file in a job's folder by which another process asks it to stop.
 pub(super) const STOP: &str = "stop";
 
+/// Attempts of unknown cost that are looked into at a time.
+const ASSUMED: u32 = 1000;
+
 /// A job with all that is known of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JobDetails {
@@ -128,7 +131,32 @@ impl Client {
                 reaped.push(self.stop(&attempt).await?);
             }
         }
+        for attempt in ledger.assumed_attempts(ASSUMED).await? {
+            reaped.extend(self.reconcile(&attempt).await?);
+        }
         Ok(reaped)
+    }
+
+    /// Settles an attempt that was charged in full, where its provider knows by now what it cost.
+    async fn reconcile(&self, attempt: &Attempt) -> Result<Option<Reaped>> {
+        let provider = self.providers.iter().find(|provider| provider.info().id == attempt.provider);
+        let (Some(provider), Some(id)) = (provider, &attempt.task_id) else { return Ok(None) };
+        let state = provider.wait(&TaskId(id.clone()), Revision::default(), Duration::ZERO).await;
+        let Some(usage) = state.ok().filter(|state| state.phase.is_final()).and_then(|state| state.usage) else {
+            return Ok(None);
+        };
+        let billed = usage.billed.unwrap_or_else(|| usage.timings.running());
+        let cost = provider.price().await?.cost(billed);
+        let outcome = "found out later".to_string();
+        let settlement = Settlement { cost, billed: Some(billed), outcome, is_assumed: false };
+        self.ledger().await?.settle(&attempt.id, &settlement, None).await?;
+        Ok(Some(Reaped {
+            attempt: attempt.id.clone(),
+            provider: attempt.provider.clone(),
+            reserved: attempt.reserved,
+            charged: Some(cost),
+            what: "what it cost was found out".into(),
+        }))
     }
 
     /// Stops what an attempt may have running, and settles it.
