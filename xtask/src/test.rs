@@ -24,7 +24,7 @@ use crate::workspace::Workspace;
 /// Which suites to run.
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Runs the slow suites too; as with CI=true
+    /// Runs the slow suites too, as with CI=true, and drills with their full counts
     #[arg(long, conflicts_with = "suites")]
     all: bool,
     /// Runs only these
@@ -77,7 +77,7 @@ impl Suite {
         }
     }
 
-    fn run(self, workspace: &Workspace) -> Result<Outcome> {
+    fn run(self, workspace: &Workspace, thorough: bool) -> Result<Outcome> {
         match self {
             Self::Format => suites::format(workspace),
             Self::Clippy => suites::clippy(workspace),
@@ -89,7 +89,7 @@ impl Suite {
             Self::Store => suites::store(workspace),
             Self::Ledger => suites::ledger(workspace),
             Self::Examples => suites::examples(workspace),
-            Self::E2e => suites::e2e(workspace),
+            Self::E2e => suites::e2e(workspace, thorough),
             Self::Vectors => suites::vectors(workspace),
             Self::Python => suites::python(workspace),
             Self::BuildTime => suites::build_time(workspace),
@@ -108,7 +108,8 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<bool> 
     for &suite in Suite::value_variants().iter().filter(|suite| chosen(**suite)) {
         println!("\n== {}", suite.name());
         let start = Instant::now();
-        let outcome = suite.run(workspace).unwrap_or_else(|error| Outcome::problems(&[format!("{error:#}")]));
+        let outcome =
+            suite.run(workspace, arguments.all).unwrap_or_else(|error| Outcome::problems(&[format!("{error:#}")]));
         rows.push(Row { suite: suite.name(), outcome, time: start.elapsed() });
     }
     print!("\n{}", outcome::table(&rows));

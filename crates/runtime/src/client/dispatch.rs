@@ -33,6 +33,9 @@ const BUDGET_POLL: Duration = Duration::from_millis(500);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
+/// How long a job waits at its beginning for a provider that can't take it: a network may fail for a moment.
+const START_PATIENCE: Duration = Duration::from_secs(5);
+
 /// How much longer than its limit an attempt may take, queue and transfers included, until nobody waits for it.
 const SLACK: Duration = Duration::from_secs(2 * 3600);
 
@@ -242,8 +245,9 @@ impl Dispatcher {
         if plan.may_wait() && began.elapsed() < config.budget.wait {
             return Some((BUDGET_POLL, "what running tasks may give back of a budget"));
         }
-        // At its beginning a job that can't run is told so at once.
-        if self.attempts == 0 || began.elapsed() >= config.router.patience.time {
+        // At its beginning a job that can't run is soon told so; later there is something to lose.
+        let patience = if self.attempts == 0 { START_PATIENCE } else { config.router.patience.time };
+        if began.elapsed() >= patience {
             return None;
         }
         let doubled = FIRST_PAUSE.saturating_mul(1 << self.history.failures().count().min(10));
