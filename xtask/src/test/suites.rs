@@ -69,13 +69,14 @@ pub(super) fn ledger(workspace: &Workspace) -> Result<Outcome> {
     cargo_tests(&mut tests)
 }
 
-pub(super) fn e2e(workspace: &Workspace) -> Result<Outcome> {
-    let program = workspace.program()?;
-    cargo_tests(
-        workspace
-            .cargo("test --no-fail-fast --package outboard-e2e -- --show-output")
-            .env("TEST_OUTBOARD_BIN", program),
-    )
+/// Drills run about a tenth of their counts, unless `thorough`.
+pub(super) fn e2e(workspace: &Workspace, thorough: bool) -> Result<Outcome> {
+    let mut tests = workspace.cargo("test --no-fail-fast --package outboard-e2e -- --show-output");
+    tests.env("TEST_OUTBOARD_BIN", workspace.program()?);
+    if thorough {
+        tests.env("TEST_THOROUGH", "1");
+    }
+    cargo_tests(&mut tests)
 }
 
 pub(super) fn store(workspace: &Workspace) -> Result<Outcome> {
