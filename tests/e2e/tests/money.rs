@@ -66,7 +66,7 @@ fn only_job(user: &User) -> Option<String> {
 
 /// The attempts of a job, as the ledger has them.
 fn attempts(user: &User, job: &str) -> Vec<Value> {
-    user.run(&["jobs", "show", job, "--json"]).last()["attempts"].as_array().unwrap().clone()
+    user.run(&["jobs", "show", job, "--json"]).last()["attempts"].as_array().cloned().unwrap_or_default()
 }
 
 /// Results that a worker's store holds.

@@ -252,3 +252,14 @@ fn models_configuration_and_completions_can_be_shown() {
     assert!(row("providers.cpu.enabled").ends_with("default"));
     assert!(user.run(&["completions", "bash"]).stdout.contains("_outboard()"));
 }
+
+#[test]
+fn the_configuration_of_every_situation_is_read() {
+    for file in fs::read_dir(repository().join("config/examples")).unwrap() {
+        let path = file.unwrap().path();
+        let user = User::new();
+        user.write("outboard.toml", &fs::read_to_string(&path).unwrap());
+        let done = user.run(&["config", "show"]);
+        assert_eq!(done.code, 0, "{}: {}", path.display(), done.stderr);
+    }
+}

@@ -1,31 +1,16 @@
 //! Evaluates models and predicts with them.
 
-use std::{
-    fs,
-    future::pending,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use outboard_core::{
-    ComputeProviderExt, Digest, Error, ErrorKind, Result,
+    Error, ErrorKind, Result,
     error::IoContext,
-    job::Routing,
-    task::{Architecture, EvaluateTask, Metrics, Operation, Outcome, PredictTask},
+    task::{EvaluateTask, Metrics, Operation, Outcome, PredictTask},
 };
 use outboard_data::{read_features, read_labelled};
-use outboard_protocol::{Dataset, ModelFile, TargetColumn, envelope::now, tensors};
-use outboard_router::{Choice, Demand, Failure, Next, Origin, flops};
-use outboard_store::FolderStore;
+use outboard_protocol::{Dataset, ModelFile, TargetColumn, tensors};
 
-use super::{
-    Client, blocking,
-    dispatch::{Dispatcher, demand, never},
-    new_id,
-};
-use crate::{
-    record::{Lock, Status},
-    registry,
-};
+use super::{Client, blocking, desk::Desk};
 
 /// How good a model is on some data.
 #[derive(Clone, Debug, PartialEq)]
@@ -103,7 +88,7 @@ impl Client {
                 format!("the provider answered a prediction with {outcome:?}"),
             ));
         };
-        let outputs = tensors::decode(&desk.store.read(&outputs)?)?.remove("outputs");
+        let outputs = tensors::decode(&self.store.read(&outputs)?)?.remove("outputs");
         let outputs = outputs
             .ok_or_else(|| Error::new(ErrorKind::CorruptPayload, "the provider's answer has no tensor `outputs`"))?;
         Ok(Predictions { job: desk.id.clone(), provider, ..Predictions::new(&file.facts.schema.target, &outputs.data) })
@@ -125,111 +110,6 @@ impl Client {
             Ok((file, data))
         })
         .await
-    }
-}
-
-/// Where one task is done whose blobs are needed no longer than it: apart from those of others, which may be the same.
-#[derive(Debug)]
-struct Desk {
-    id: String,
-    name: &'static str,
-    client: Client,
-    folder: PathBuf,
-    store: FolderStore,
-    /// Tells others that its process lives.
-    _lock: Lock,
-}
-
-impl Desk {
-    fn new(client: &Client, name: &'static str) -> Result<Self> {
-        let id = new_id(name);
-        let folder = client.config.home.join("scratch").join(&id);
-        let store = FolderStore::open(&folder)?;
-        let lock = Lock::take(&folder, &id)?;
-        Ok(Self { id, name, client: client.clone(), folder, store, _lock: lock })
-    }
-
-    async fn apply(
-        &self,
-        file: &ModelFile,
-        data: &Dataset,
-        operation: impl FnOnce(Architecture, Digest, Digest) -> Operation,
-    ) -> Result<(String, Outcome)> {
-        let (weights, rows) = (file.encode()?, data.encode()?);
-        let model = Architecture { layers: file.facts.layers.clone(), input: file.facts.input.clone() };
-        let work = flops(&model.layers, &model.input)?.forward.saturating_mul(data.rows() as u64);
-        let sizes = (weights.len() as u64, rows.len() as u64);
-        let operation = operation(model, self.store.write(&weights)?, self.store.write(&rows)?);
-        let providers = registry::providers(&self.client.config, &self.store)?;
-        let mut dispatcher = Dispatcher::new(&self.client, providers, &self.id, None, Routing::default()).await?;
-        dispatcher.begin(self.name, &self.folder, None).await?;
-        let demand = Demand {
-            layers: file.facts.layers.iter().map(|layer| layer.kind().to_string()).collect(),
-            flops_per_epoch: work,
-            bytes_down: sizes.0 + sizes.1,
-            largest_payload: sizes.0.max(sizes.1),
-            ..demand(operation.kind(), dispatcher.terms())
-        };
-        let applied = self.attempts(&mut dispatcher, &demand, &operation).await;
-        let status = if applied.is_ok() { Status::Succeeded } else { Status::Failed };
-        dispatcher.note(status.name()).await?;
-        applied
-    }
-
-    /// Tries one provider after the other.
-    async fn attempts(
-        &self,
-        dispatcher: &mut Dispatcher,
-        demand: &Demand,
-        operation: &Operation,
-    ) -> Result<(String, Outcome)> {
-        let operation = |_: &Choice| (self.name.to_string(), operation.clone());
-        loop {
-            let say = |text: String| tracing::warn!("{text}");
-            let (mut flight, _) = dispatcher.dispatch(demand, operation, &never(), say).await?;
-            let provider = flight.provider.info().id.clone();
-            let followed = match dispatcher.submit(&mut flight).await {
-                Ok(id) => flight.provider.follow(&id, pending(), |_| {}).await,
-                Err(error) => Err(error),
-            };
-            let (error, of) = match followed {
-                Ok(state) => {
-                    dispatcher.settle(&flight, &state, demand.flops_per_epoch).await?;
-                    match state.outcome() {
-                        Ok(outcome) => return Ok((provider, outcome)),
-                        Err(error) => (error, Origin::Task),
-                    }
-                }
-                Err(error) => (error, Origin::Call),
-            };
-            let failure = Failure {
-                provider: provider.clone(),
-                attempt: flight.task.attempt.clone(),
-                at: now(),
-                died: of == Origin::Task && error.is_death(),
-                error: error.clone(),
-                of,
-                step: (0, 0),
-            };
-            let next = dispatcher.history.after(failure, &self.client.config.router.patience);
-            if of == Origin::Call {
-                dispatcher.abandon(&flight, &error).await?;
-            }
-            match next {
-                Next::Stop(error) => return Err(error),
-                Next::Same { after } => tokio::time::sleep(after).await,
-                // Nothing of it is kept, so another attempt elsewhere does no harm but its cost, which is reserved.
-                Next::Other | Next::LookAgain { .. } => tracing::warn!(provider, %error, "moving on"),
-            }
-        }
-    }
-}
-
-impl Drop for Desk {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.folder) {
-            tracing::warn!(folder = %self.folder.display(), %error, "cannot remove what a task needed");
-        }
     }
 }
 

@@ -23,9 +23,6 @@ use outboard_router::{
 use super::{Client, caps::Caps};
 use crate::record::Status;
 
-/// Observations of one provider that estimates rest on: older ones hardly count.
-const OBSERVATIONS: u32 = 200;
-
 /// Time between two looks whether running tasks gave something back of a budget.
 const BUDGET_POLL: Duration = Duration::from_millis(500);
 
@@ -55,8 +52,6 @@ pub(super) struct Dispatcher {
     routing: Routing,
     caps: Caps,
     pub(super) history: History,
-    /// By provider, newest first.
-    observations: BTreeMap<String, Vec<Observation>>,
     /// Attempts that the ledger has of this job.
     attempts: usize,
 }
@@ -97,7 +92,6 @@ impl Dispatcher {
             routing,
             caps,
             history: History::default(),
-            observations: BTreeMap::new(),
             attempts: 0,
         })
     }
@@ -159,18 +153,13 @@ impl Dispatcher {
     pub(super) async fn candidates(&mut self) -> Result<Vec<Candidate>> {
         let router = &self.client.config.router;
         let candidates = survey(&self.providers, router.survey_timeout).await;
-        for candidate in &candidates {
-            if !self.observations.contains_key(&candidate.id) {
-                let known = self.ledger.observations(&candidate.id, OBSERVATIONS).await?;
-                self.observations.insert(candidate.id.clone(), known);
-            }
-        }
         let at = now();
-        let taught = |candidate: Candidate| {
-            let known = self.observations.get(&candidate.id).map(Vec::as_slice).unwrap_or_default();
-            candidate.taught(known, at, &router.breaker)
-        };
-        Ok(candidates.into_iter().map(taught).collect())
+        let mut taught = Vec::with_capacity(candidates.len());
+        for candidate in candidates {
+            let known = self.client.observed.of(&self.ledger, &candidate.id).await?;
+            taught.push(candidate.taught(&known, at, &router.breaker));
+        }
+        Ok(taught)
     }
 
     /// Decides where the next task would run.
@@ -403,7 +392,7 @@ impl Dispatcher {
     ) -> Result<()> {
         let observation = self.observation(flight, failure, usage, flops, settlement.cost);
         self.ledger.settle(&flight.task.attempt, &settlement, Some(&observation)).await?;
-        self.remember(observation);
+        self.client.observed.add(observation).await;
         Ok(())
     }
 
@@ -432,13 +421,8 @@ impl Dispatcher {
     async fn learn(&mut self, flight: &Flight, error: &Error) -> Result<()> {
         let observation = self.observation(flight, Some(error.kind()), Usage::default(), 0, NanoUsd::ZERO);
         self.ledger.observe(&observation, &flight.task.attempt).await?;
-        self.remember(observation);
+        self.client.observed.add(observation).await;
         Ok(())
-    }
-
-    fn remember(&mut self, observation: Observation) {
-        let known = self.observations.entry(observation.provider.clone()).or_default();
-        known.insert(0, observation);
     }
 
     /// What the job was charged so far.

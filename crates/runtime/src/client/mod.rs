@@ -4,10 +4,12 @@ mod apply;
 mod attempts;
 mod caps;
 mod check;
+mod desk;
 mod dispatch;
 mod gc;
 mod jobs;
 mod keeper;
+mod observed;
 mod plan;
 mod run;
 
@@ -23,6 +25,7 @@ pub use apply::{Evaluation, Prediction, Predictions};
 use check::{Checked, check, read_weights};
 pub use gc::Removed;
 pub use jobs::{JobDetails, Reaped};
+use observed::Observed;
 use outboard_core::{
     ComputeProvider, Digest, Error, ErrorKind, NanoUsd, Result,
     error::IoContext,
@@ -49,6 +52,7 @@ pub struct Client {
     store: FolderStore,
     providers: Vec<Arc<dyn ComputeProvider>>,
     ledger: Arc<OnceCell<Ledger>>,
+    observed: Observed,
 }
 
 impl Client {
@@ -77,7 +81,7 @@ impl Client {
                 .at("key", "providers.cpu.enabled")
                 .hint("set it to true, or enable another under [providers]"));
         }
-        Ok(Self { config: Arc::new(config), store, providers, ledger: Arc::default() })
+        Ok(Self { config: Arc::new(config), store, providers, ledger: Arc::default(), observed: Observed::default() })
     }
 
     /// The ledger, opened when it is first needed.
