@@ -71,6 +71,7 @@ fn initial_weights() {
             .map(|i| layer::Parameter {
                 name: format!("{i:04}"),
                 shape: if i == index { shape.clone() } else { vec![1] },
+                initial: layer::Initial::fan_in(fan_in),
                 ..template.clone()
             })
             .collect();
