@@ -56,14 +56,11 @@ impl<'a> Matrix<'a> {
     /// `sums[c] +=` sum of column `c`. The matrix must be row-major.
     pub(crate) fn add_rows(self, sums: &mut [f32]) {
         assert!(self.col_stride == 1 && self.row_stride == self.cols && sums.len() == self.cols);
-        simd(
-            #[inline(always)]
-            || {
-                for row in self.data.chunks_exact(self.cols) {
-                    sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
-                }
-            },
-        );
+        in_parts(self.data, self.cols, sums, |rows, sums| {
+            for row in rows.chunks_exact(sums.len()) {
+                sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
+            }
+        });
     }
 
     /// Columns `first .. first + count`.
@@ -71,6 +68,28 @@ impl<'a> Matrix<'a> {
         assert!(first + count <= self.cols);
         Self { data: &self.data[(first * self.col_stride).min(self.data.len())..], cols: count, ..self }
     }
+}
+
+/// Rows that are added up by themselves: the rounding error of a long sum grows with its length.
+const ROWS: usize = 64;
+
+/// Adds to `sums` what `add` makes of some rows at a time, compiled for vector units.
+#[inline(always)]
+pub(crate) fn in_parts(data: &[f32], cols: usize, sums: &mut [f32], add: impl Fn(&[f32], &mut [f32])) {
+    simd(
+        #[inline(always)]
+        || {
+            if data.len() <= ROWS * cols {
+                return add(data, sums);
+            }
+            let mut part = vec![0.0; sums.len()];
+            for rows in data.chunks(ROWS * cols) {
+                part.fill(0.0);
+                add(rows, &mut part);
+                sums.iter_mut().zip(&part).for_each(|(sum, x)| *sum += x);
+            }
+        },
+    );
 }
 
 /// `c = a b`, row-major; then `finish(row, first_column, elements)` for each row of each tile, while it is in cache.

@@ -271,10 +271,7 @@ impl<'a> Gradients<'a> {
         let which = (place - NORM[0]) / 2;
         let [input, slope] = self.norms[which];
         match place % 2 {
-            0 => simd(
-                #[inline(always)]
-                || norm.add_weight_gradient(input, &self.moments[which], slope, gradient),
-            ),
+            0 => norm.add_weight_gradient(input, &self.moments[which], slope, gradient),
             _ => Matrix::new(slope, slope.len() / norm.features, norm.features).add_rows(gradient),
         }
     }

@@ -70,16 +70,29 @@ impl Norm {
     }
 
     /// Adds to the gradient of the weight.
-    #[inline(always)]
     pub(super) fn add_weight_gradient(self, x: &[f32], moments: &[[f32; 2]], dy: &[f32], gradient: &mut [f32]) {
         let n = self.features;
-        for ((x, dy), &[mean, scale]) in x.chunks_exact(n).zip(dy.chunks_exact(n)).zip(moments) {
-            for ((sum, x), dy) in gradient.iter_mut().zip(x).zip(dy) {
-                *sum += dy * (x - mean) * scale;
-            }
-        }
+        let mut part = vec![0.0; n];
+        let parts = x.chunks(PART * n).zip(dy.chunks(PART * n)).zip(moments.chunks(PART));
+        simd(
+            #[inline(always)]
+            || {
+                for ((x, dy), moments) in parts {
+                    part.fill(0.0);
+                    for ((x, dy), &[mean, scale]) in x.chunks_exact(n).zip(dy.chunks_exact(n)).zip(moments) {
+                        for ((sum, x), dy) in part.iter_mut().zip(x).zip(dy) {
+                            *sum += dy * (x - mean) * scale;
+                        }
+                    }
+                    gradient.iter_mut().zip(&part).for_each(|(sum, x)| *sum += x);
+                }
+            },
+        );
     }
 }
+
+/// Rows that are added up by themselves: the rounding error of a long sum grows with its length.
+const PART: usize = 64;
 
 impl LayerNorm {
     pub(crate) fn new(planned: &Planned, eps: f64, parameters: &Parameters) -> Self {
@@ -143,10 +156,7 @@ impl Op for LayerNorm {
         parameters.update(&[(self.weight, n), (self.bias, n)], |part, _, gradient| {
             gradient.fill(0.0);
             match part {
-                0 => simd(
-                    #[inline(always)]
-                    || norm.add_weight_gradient(x, moments, dy, gradient),
-                ),
+                0 => norm.add_weight_gradient(x, moments, dy, gradient),
                 _ => Matrix::new(dy, dy.len() / n, n).add_rows(gradient),
             }
         });
