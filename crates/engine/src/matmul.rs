@@ -31,20 +31,25 @@ impl<'a> Matrix<'a> {
         Self { data, rows, cols, row_stride: cols, col_stride: 1 }
     }
 
-    /// A matrix whose rows lie `stride` apart.
-    pub(crate) fn strided(data: &'a [f32], rows: usize, cols: usize, stride: usize) -> Self {
-        assert!(cols <= stride && (rows == 0 || (rows - 1) * stride + cols <= data.len()), "a {rows} x {cols} matrix");
-        Self { data, rows, cols, row_stride: stride, col_stride: 1 }
-    }
-
     /// The same elements with rows and columns exchanged.
     pub(crate) fn transposed(self) -> Self {
         Self { rows: self.cols, cols: self.rows, row_stride: self.col_stride, col_stride: self.row_stride, ..self }
     }
 
-    /// Number of columns.
-    pub(crate) fn columns_count(self) -> usize {
-        self.cols
+    /// Rows and columns.
+    pub(crate) fn size(self) -> [usize; 2] {
+        [self.rows, self.cols]
+    }
+
+    /// Copies the elements to rows that lie `stride` apart.
+    pub(crate) fn copy_rows(self, to: &mut [f32], stride: usize) {
+        for (row, to) in to.chunks_mut(stride).take(self.rows).enumerate() {
+            let from = &self.data[row * self.row_stride..];
+            match self.col_stride {
+                1 => to[..self.cols].copy_from_slice(&from[..self.cols]),
+                step => to[..self.cols].iter_mut().zip(from.iter().step_by(step)).for_each(|(to, x)| *to = *x),
+            }
+        }
     }
 
     /// `sums[c]` = sum of column `c`. The matrix must be row-major.
@@ -130,13 +135,6 @@ pub(crate) fn product_here(c: &mut [f32], a: Matrix<'_>, b: Matrix<'_>) {
 /// `c += a b`, row-major, on this thread.
 pub(crate) fn add_product_here(c: &mut [f32], a: Matrix<'_>, b: Matrix<'_>) {
     whole(c, a, b).compute(a, b, true);
-}
-
-/// `c += a b` on this thread, where `c` has rows that lie `stride` apart.
-pub(crate) fn add_product_strided(c: &mut [f32], stride: usize, a: Matrix<'_>, b: Matrix<'_>) {
-    assert!(b.cols <= stride && a.rows > 0 && (a.rows - 1) * stride + b.cols <= c.len());
-    // SAFETY: the tile lies within `c`, which is borrowed for the call.
-    unsafe { Tile::new(c.as_mut_ptr(), a.rows, b.cols, stride) }.compute(a, b, true);
 }
 
 /// All of `c` as one tile. What it points to must not outlive the borrow of `c`.

@@ -1,9 +1,13 @@
 //! Small products in register tiles: for matrices that fit in cache, where a general product would spend its time on
 //! packing.
 //!
+//! [`Panels`] is a matrix that many of them have in common, laid out once so that tiles read it front to back.
+//!
 //! Each element is one sum over `k` from first to last, so its bytes don't depend on the width of the vector units.
 
 use pulp::{Simd, WithSimd};
+
+use crate::matmul::Matrix;
 
 /// `c = a b`, or `c += a b`. Rows of `b` and `c` are contiguous; `a` may lie in any way.
 #[derive(Debug)]
@@ -51,7 +55,11 @@ impl WithSimd for Small<'_> {
         // SAFETY: the asserts above bound every element of the three matrices; tiles stay within `m` and `n`.
         unsafe {
             while column + 2 * lanes <= n {
-                tiles.column::<4, 2>(m, column, 2 * lanes);
+                // As many sums as registers hold beside their factors.
+                match S::REGISTER_COUNT >= 32 {
+                    true => tiles.column::<8, 2>(m, column, 2 * lanes),
+                    false => tiles.column::<4, 2>(m, column, 2 * lanes),
+                }
                 column += 2 * lanes;
             }
             while column + lanes <= n {
@@ -61,6 +69,66 @@ impl WithSimd for Small<'_> {
             if column < n {
                 tiles.column::<8, 1>(m, column, n - column);
             }
+        }
+    }
+}
+
+/// Columns of a panel: two of the widest vectors.
+const PANEL: usize = 32;
+
+/// A matrix cut into panels of some columns, each row-major by itself.
+#[derive(Debug, Default)]
+pub(crate) struct Panels {
+    data: Vec<f32>,
+    rows: usize,
+    cols: usize,
+}
+
+impl Panels {
+    /// Takes over the elements of a matrix.
+    pub(crate) fn fill(&mut self, matrix: Matrix<'_>) {
+        let [rows, cols] = matrix.size();
+        (self.rows, self.cols) = (rows, cols);
+        self.data.resize(cols.div_ceil(PANEL) * PANEL * rows, 0.0);
+        for (panel, to) in self.data.chunks_exact_mut(PANEL * rows).enumerate() {
+            let columns = matrix.columns(panel * PANEL, PANEL.min(cols - panel * PANEL));
+            columns.copy_rows(to, PANEL);
+        }
+    }
+
+    /// `c = a b` or `c += a b`, this being `b`; rows of `a` and `c` are contiguous and lie `strides` apart.
+    pub(crate) fn multiply(&self, rows: usize, a: &[f32], c: &mut [f32], strides: [usize; 2], add: bool) {
+        pulp::Arch::new().dispatch(PanelProduct { panels: self, rows, a, c, strides, add });
+    }
+}
+
+struct PanelProduct<'a> {
+    panels: &'a Panels,
+    rows: usize,
+    a: &'a [f32],
+    c: &'a mut [f32],
+    strides: [usize; 2],
+    add: bool,
+}
+
+impl WithSimd for PanelProduct<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Panels { data, rows, cols } = self.panels;
+        for (index, panel) in data.chunks_exact(PANEL * rows).enumerate() {
+            Small {
+                size: [self.rows, PANEL.min(cols - index * PANEL), *rows],
+                a: self.a,
+                a_strides: [self.strides[0], 1],
+                b: panel,
+                b_stride: PANEL,
+                c: &mut self.c[index * PANEL..],
+                c_stride: self.strides[1],
+                add: self.add,
+            }
+            .with_simd(simd);
         }
     }
 }
@@ -158,6 +226,23 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn panels_agree_with_the_whole_matrix(m in 1usize..20, n in 1usize..70, k in 1usize..20, transposed: bool) {
+            let a: Vec<f32> = (0..m * k).map(|i| ((i * 7) % 13) as f32 - 6.0).collect();
+            let b: Vec<f32> = (0..k * n).map(|i| ((i * 5) % 11) as f32 - 5.0).collect();
+            let matrix = if transposed { Matrix::new(&b, n, k).transposed() } else { Matrix::new(&b, k, n) };
+            let mut right = vec![0.0; m * n];
+            crate::matmul::product_here(&mut right, Matrix::new(&a, m, k), matrix);
+            let mut panels = Panels::default();
+            panels.fill(Matrix::new(&a, m, k));
+            panels.fill(matrix);
+            let mut c = vec![f32::NAN; m * n];
+            panels.multiply(m, &a, &mut c, [k, n], false);
+            prop_assert_eq!(&c, &right);
+            panels.multiply(m, &a, &mut c, [k, n], true);
+            prop_assert!(c.iter().zip(&right).all(|(c, right)| *c == 2.0 * right));
+        }
+
         #[test]
         fn agrees_with_the_definition_for_every_shape(
             m in 1usize..20, n in 1usize..70, k in 0usize..20, transposed: bool, add: bool, gap in 0usize..5,

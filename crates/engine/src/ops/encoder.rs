@@ -261,7 +261,7 @@ impl<'a> Gradients<'a> {
         if let Some([input, slope]) = self.products.get(place / 2) {
             match place % 2 {
                 0 => {
-                    let input = input.columns(index * BLOCK, gradient.len() / slope.columns_count());
+                    let input = input.columns(index * BLOCK, gradient.len() / slope.size()[1]);
                     add_product_here(gradient, input.transposed(), *slope);
                 }
                 _ => slope.add_rows(gradient),
