@@ -3,7 +3,7 @@
 //!
 //! [`Panels`] is a matrix that many of them have in common, laid out once so that tiles read it front to back.
 //!
-//! Each element is one sum over `k` from first to last, so its bytes don't depend on the width of the vector units.
+//! Each element is a sum over `k` from first to last, in parts of 256, so its bytes don't depend on the width of the vector units.
 
 use pulp::{Simd, WithSimd};
 
@@ -39,39 +39,45 @@ impl WithSimd for Small<'_> {
         assert!(n <= self.b_stride && (k == 0 || (k - 1) * self.b_stride + n <= self.b.len()));
         assert!((m - 1) * self.c_stride + n <= self.c.len() && n <= self.c_stride);
         assert!(k == 0 || (m - 1) * self.a_strides[0] + (k - 1) * self.a_strides[1] < self.a.len());
-        let mut tiles = Tiles {
-            simd,
-            k,
-            a: self.a.as_ptr(),
-            a_strides: self.a_strides,
-            b: self.b.as_ptr(),
-            b_stride: self.b_stride,
-            c: self.c.as_mut_ptr(),
-            c_stride: self.c_stride,
-            add: self.add,
-        };
         let lanes = S::F32_LANES;
-        let mut column = 0;
-        // SAFETY: the asserts above bound every element of the three matrices; tiles stay within `m` and `n`.
-        unsafe {
-            while column + 2 * lanes <= n {
-                // As many sums as registers hold beside their factors.
-                match S::REGISTER_COUNT >= 32 {
-                    true => tiles.column::<8, 2>(m, column, 2 * lanes),
-                    false => tiles.column::<4, 2>(m, column, 2 * lanes),
+        for from in (0..k.max(1)).step_by(DEPTH) {
+            let mut tiles = Tiles {
+                simd,
+                k: DEPTH.min(k - from),
+                // Within `a`, or unused.
+                a: self.a.as_ptr().wrapping_add(from * self.a_strides[1]),
+                a_strides: self.a_strides,
+                b: self.b.as_ptr().wrapping_add(from * self.b_stride),
+                b_stride: self.b_stride,
+                c: self.c.as_mut_ptr(),
+                c_stride: self.c_stride,
+                add: self.add || from > 0,
+            };
+            let mut column = 0;
+            // SAFETY: the asserts above bound every element of the three matrices; tiles stay within `m`, `n` and `k`.
+            unsafe {
+                while column + 2 * lanes <= n {
+                    // As many sums as registers hold beside their factors.
+                    match S::REGISTER_COUNT >= 32 {
+                        true => tiles.column::<8, 2>(m, column, 2 * lanes),
+                        false => tiles.column::<4, 2>(m, column, 2 * lanes),
+                    }
+                    column += 2 * lanes;
                 }
-                column += 2 * lanes;
-            }
-            while column + lanes <= n {
-                tiles.column::<8, 1>(m, column, lanes);
-                column += lanes;
-            }
-            if column < n {
-                tiles.column::<8, 1>(m, column, n - column);
+                while column + lanes <= n {
+                    tiles.column::<8, 1>(m, column, lanes);
+                    column += lanes;
+                }
+                if column < n {
+                    tiles.column::<8, 1>(m, column, n - column);
+                }
             }
         }
     }
 }
+
+/// Terms of a sum that are added up in registers before they go to `c`: what columns of `b` keep in the first cache.
+const DEPTH: usize = 256;
 
 /// Columns of a panel: two of the widest vectors.
 const PANEL: usize = 32;
@@ -130,6 +136,30 @@ impl WithSimd for PanelProduct<'_> {
             }
             .with_simd(simd);
         }
+    }
+}
+
+/// `to` holds as rows the columns of `from`, whose rows lie `stride` apart.
+#[inline(always)]
+pub(crate) fn transpose(from: &[f32], stride: usize, [rows, cols]: [usize; 2], to: &mut [f32]) {
+    const BLOCK: usize = 4;
+    let [whole_rows, whole_cols] = [rows, cols].map(|size| size / BLOCK * BLOCK);
+    for row in (0..whole_rows).step_by(BLOCK) {
+        for col in (0..whole_cols).step_by(BLOCK) {
+            let mut block = [[0.0; BLOCK]; BLOCK];
+            for (r, line) in block.iter_mut().enumerate() {
+                line.copy_from_slice(&from[(row + r) * stride + col..][..BLOCK]);
+            }
+            for c in 0..BLOCK {
+                to[(col + c) * rows + row..][..BLOCK].copy_from_slice(&block.map(|line| line[c]));
+            }
+        }
+        for col in whole_cols..cols {
+            (row..row + BLOCK).for_each(|row| to[col * rows + row] = from[row * stride + col]);
+        }
+    }
+    for row in whole_rows..rows {
+        (0..cols).for_each(|col| to[col * rows + row] = from[row * stride + col]);
     }
 }
 
@@ -245,8 +275,9 @@ mod tests {
 
         #[test]
         fn agrees_with_the_definition_for_every_shape(
-            m in 1usize..20, n in 1usize..70, k in 0usize..20, transposed: bool, add: bool, gap in 0usize..5,
+            m in 1usize..20, n in 1usize..70, few in 0usize..20, long: bool, transposed: bool, add: bool, gap in 0usize..5,
         ) {
+            let k = few + if long { 500 } else { 0 };
             let a: Vec<f32> = (0..m * k).map(|i| ((i * 7) % 13) as f32 - 6.0).collect();
             let b: Vec<f32> = (0..k * (n + gap)).map(|i| ((i * 5) % 11) as f32 - 5.0).collect();
             let mut c = vec![1.0; m * (n + gap)];

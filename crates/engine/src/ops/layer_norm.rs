@@ -7,7 +7,7 @@ use super::{CHUNK, Op, Pass};
 use crate::{
     matmul::Matrix,
     parameters::{Parameters, Slot},
-    simd::{fold, simd},
+    simd::{fold, simd, update},
 };
 
 #[derive(Debug)]
@@ -35,13 +35,11 @@ impl Norm {
         let n = self.features;
         let rows = x.chunks_exact(n).zip(y.chunks_exact_mut(n)).zip(moments);
         for ((x, y), moments) in rows {
-            let mean = fold(n, |i| x[i]) / n as f32;
-            let variance = fold(n, |i| (x[i] - mean) * (x[i] - mean)) / n as f32;
+            let mean = fold([x], |[x]| x) / n as f32;
+            let variance = fold([x], |[x]| (x - mean) * (x - mean)) / n as f32;
             let scale = 1.0 / (variance + self.eps).sqrt();
             *moments = [mean, scale];
-            for (((y, x), w), b) in y.iter_mut().zip(x).zip(weight).zip(bias) {
-                *y = (x - mean) * scale * w + b;
-            }
+            update(y, [x, weight, bias], |_, [x, w, b]| (x - mean) * scale * w + b);
         }
     }
 
@@ -60,11 +58,12 @@ impl Norm {
         let weight = &weight[..n];
         let rows = x.chunks_exact(n).zip(dy.chunks_exact(n)).zip(dx.chunks_exact_mut(n)).zip(moments);
         for (((x, dy), dx), &[mean, scale]) in rows {
-            let slopes = fold(n, |i| dy[i] * weight[i]) / n as f32;
-            let products = fold(n, |i| dy[i] * weight[i] * (x[i] - mean)) * scale / n as f32;
-            for (((dx, x), dy), w) in dx.iter_mut().zip(x).zip(dy).zip(weight) {
-                let slope = (dy * w - slopes - (x - mean) * scale * products) * scale;
-                *dx = if add { *dx + slope } else { slope };
+            let slopes = fold([dy, weight], |[dy, w]| dy * w) / n as f32;
+            let products = fold([dy, weight, x], |[dy, w, x]| dy * w * (x - mean)) * scale / n as f32;
+            let slope = |x: f32, dy: f32, w: f32| (dy * w - slopes - (x - mean) * scale * products) * scale;
+            match add {
+                true => update(dx, [x, dy, weight], |dx, [x, dy, w]| dx + slope(x, dy, w)),
+                false => update(dx, [x, dy, weight], |_, [x, dy, w]| slope(x, dy, w)),
             }
         }
     }
@@ -80,9 +79,7 @@ impl Norm {
                 for ((x, dy), moments) in parts {
                     part.fill(0.0);
                     for ((x, dy), &[mean, scale]) in x.chunks_exact(n).zip(dy.chunks_exact(n)).zip(moments) {
-                        for ((sum, x), dy) in part.iter_mut().zip(x).zip(dy) {
-                            *sum += dy * (x - mean) * scale;
-                        }
+                        update(&mut part, [x, dy], |sum, [x, dy]| sum + dy * (x - mean) * scale);
                     }
                     gradient.iter_mut().zip(&part).for_each(|(sum, x)| *sum += x);
                 }
