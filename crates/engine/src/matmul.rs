@@ -6,7 +6,7 @@
 
 use rayon::prelude::*;
 
-use crate::simd::simd;
+use crate::{simd::simd, tiles::Small};
 
 /// Rows and columns of a tile.
 const TILE: usize = 64;
@@ -134,8 +134,18 @@ pub(crate) fn product_here(c: &mut [f32], a: Matrix<'_>, b: Matrix<'_>) {
 
 /// `c += a b`, row-major, on this thread.
 pub(crate) fn add_product_here(c: &mut [f32], a: Matrix<'_>, b: Matrix<'_>) {
+    if b.col_stride == 1 && b.cols <= SHORT {
+        assert_eq!(c.len(), a.rows * b.cols);
+        let (size, a_strides) = ([a.rows, b.cols, a.cols], [a.row_stride, a.col_stride]);
+        let (b_stride, c_stride) = (b.row_stride, b.cols);
+        let (a, b) = (a.data, b.data);
+        return pulp::Arch::new().dispatch(Small { size, a, a_strides, b, b_stride, c, c_stride, add: true });
+    }
     whole(c, a, b).compute(a, b, true);
 }
+
+/// Rows up to this long stay in cache as they are; longer ones are packed first.
+const SHORT: usize = 512;
 
 /// All of `c` as one tile. What it points to must not outlive the borrow of `c`.
 fn whole(c: &mut [f32], a: Matrix<'_>, b: Matrix<'_>) -> Tile {
