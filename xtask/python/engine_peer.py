@@ -5,8 +5,9 @@ Reads one JSON object per line and answers each with one line:
     {"model":"mlp","optimizer":"sgd","variant":"eager","threads":2,"batch":64,"steps":200}
     {"samples_per_second":..,"seconds":..,"peak_rss_bytes":..}
 
-`model` is `mlp`, `cnn`, `transformer` or `lstm`; `optimizer` is `sgd` or `adam`; `variant` is `eager` or `fused`, PyTorch's fused optimizers. With
-`--first-step` it trains one step, prints `{"done":true,"peak_rss_bytes":..}` and ends.
+`model` is `mlp`, `cnn`, `transformer` or `lstm`; `optimizer` is `sgd` or `adam`; `variant` is
+`eager` or `fused`, PyTorch's fused optimizers. With `--first-step MODEL` it trains one step, prints
+`{"done":true,"peak_rss_bytes":..}` and ends.
 """
 
 from __future__ import annotations
@@ -165,9 +166,10 @@ def answer(request: dict[str, Any], runs: dict[Setting, Run]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="PyTorch's side of the engine benchmark.")
-    parser.add_argument("--first-step", action="store_true", help="train one step and end")
-    if parser.parse_args().first_step:
-        Run(Setting("mlp", "sgd", "eager", 2, 64)).train(1)
+    parser.add_argument("--first-step", metavar="MODEL", help="train one step of it and end")
+    first = parser.parse_args().first_step
+    if first:
+        Run(Setting(first, "sgd", "eager", 2, 64)).train(1)
         print(json.dumps({"done": True, "peak_rss_bytes": peak_rss_bytes()}), flush=True)
         return
     runs: dict[Setting, Run] = {}

@@ -146,8 +146,9 @@ fn pool(threads: usize) -> Result<ThreadPool> {
 }
 
 fn main() -> Result<()> {
-    if std::env::args().any(|arg| arg == "--first-step") {
-        let request: Request = serde_json::from_value(json!({"model": "mlp"}))?;
+    let mut arguments = std::env::args().skip_while(|arg| arg != "--first-step").skip(1);
+    if let Some(model) = arguments.next() {
+        let request: Request = serde_json::from_value(json!({"model": model}))?;
         pool(request.threads)?
             .install(|| steps(&mut trainer(&request).map_err(|e| e.to_string())?, 1).map_err(|e| e.to_string()))?;
         println!("{}", json!({"done": true, "peak_rss_bytes": peak_rss()}));

@@ -254,6 +254,18 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// On this CPU's best vector units, and without any.
+    fn on_all(run: impl Fn(bool)) {
+        [false, true].into_iter().for_each(run);
+    }
+
+    fn dispatch(small: Small<'_>, portable: bool) {
+        match portable {
+            true => small.with_simd(pulp::Scalar::new()),
+            false => pulp::Arch::new().dispatch(small),
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
@@ -280,21 +292,23 @@ mod tests {
             let k = few + if long { 500 } else { 0 };
             let a: Vec<f32> = (0..m * k).map(|i| ((i * 7) % 13) as f32 - 6.0).collect();
             let b: Vec<f32> = (0..k * (n + gap)).map(|i| ((i * 5) % 11) as f32 - 5.0).collect();
-            let mut c = vec![1.0; m * (n + gap)];
             let a_strides = if transposed { [1, m] } else { [k, 1] };
-            let small = Small {
-                size: [m, n, k], a: &a, a_strides, b: &b, b_stride: n + gap, c: &mut c, c_stride: n + gap, add,
-            };
-            pulp::Arch::new().dispatch(small);
-            for r in 0..m {
-                for s in 0..n + gap {
-                    // Small integers: exact in any order.
-                    let sum: f32 =
-                        (0..k).map(|i| a[r * a_strides[0] + i * a_strides[1]] * b[i * (n + gap) + s.min(n - 1)]).sum();
-                    let right = if s < n { sum + if add { 1.0 } else { 0.0 } } else { 1.0 };
-                    prop_assert_eq!(c[r * (n + gap) + s], right);
+            on_all(|portable| {
+                let mut c = vec![1.0; m * (n + gap)];
+                let small = Small {
+                    size: [m, n, k], a: &a, a_strides, b: &b, b_stride: n + gap, c: &mut c, c_stride: n + gap, add,
+                };
+                dispatch(small, portable);
+                for r in 0..m {
+                    for s in 0..n + gap {
+                        // Small integers: exact in any order.
+                        let term = |i: usize| a[r * a_strides[0] + i * a_strides[1]] * b[i * (n + gap) + s.min(n - 1)];
+                        let sum: f32 = (0..k).map(term).sum();
+                        let right = if s < n { sum + if add { 1.0 } else { 0.0 } } else { 1.0 };
+                        assert_eq!(c[r * (n + gap) + s], right, "portable: {portable}");
+                    }
                 }
-            }
+            });
         }
     }
 }

@@ -193,7 +193,8 @@ impl Filters {
         dy: &mut [f32],
         mut dx: Option<&mut [f32]>,
     ) {
-        let Part { columns: scratch, full, turned, chosen, turned_slope, weight: weight_slope, bias: bias_slope } = part;
+        let Part { columns: scratch, full, turned, chosen, turned_slope, weight: weight_slope, bias: bias_slope } =
+            part;
         let (before, after) = (self.columns.sample(), self.width());
         let [outputs, filter, places] = self.group();
         if trained {
@@ -242,7 +243,8 @@ impl Filters {
             }
         }
         if trained {
-            let groups = turned_slope.chunks_exact(outputs * filter).zip(weight_slope.chunks_exact_mut(outputs * filter));
+            let groups =
+                turned_slope.chunks_exact(outputs * filter).zip(weight_slope.chunks_exact_mut(outputs * filter));
             groups.for_each(|(turned, slope)| turn(turned, [filter, outputs], slope));
         }
     }

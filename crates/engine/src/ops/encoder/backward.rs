@@ -3,10 +3,7 @@
 use outboard_core::layer::EncoderActivation;
 
 use super::{Block, LINEAR, NORM, OUT, Part, Pass, QKV, Weights, drop_out};
-use crate::{
-    ops::activation::gelu_slope,
-    simd::simd,
-};
+use crate::{ops::activation::gelu_slope, simd::simd};
 
 impl Block {
     /// The gradients of what the rows from `row` on went through, and of `x` where it is asked for.

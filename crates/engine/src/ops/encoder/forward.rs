@@ -3,10 +3,7 @@
 use outboard_core::layer::EncoderActivation;
 
 use super::{Block, LINEAR, NORM, OUT, Part, Pass, QKV, Weights, drop_out};
-use crate::{
-    ops::activation::gelu,
-    simd::simd,
-};
+use crate::{ops::activation::gelu, simd::simd};
 
 impl Block {
     /// What the block makes of the rows from `row` on.

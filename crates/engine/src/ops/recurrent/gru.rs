@@ -73,7 +73,8 @@ pub(super) fn backward(shape: Shape, part: &mut Part, weights: Weights<'_>, dy: 
                 for row in 0..rows {
                     let at = (row * positions + t) * states;
                     let [reset, update, new] = gates::<3>(&mut now[row * positions * all..][..all], states);
-                    let [to_reset, to_update, to_new] = gates::<3>(&mut now_from_state[row * positions * all..][..all], states);
+                    let [to_reset, to_update, to_new] =
+                        gates::<3>(&mut now_from_state[row * positions * all..][..all], states);
                     let (given, old, dy) = (&cells[at..][..states], &before[at..][..states], &dy[at..][..states]);
                     let later = &mut later[row * states..][..states];
                     for i in 0..states {
