@@ -53,6 +53,75 @@ pub fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
+/// Elements that loops take at a time: enough for every vector unit, and the same on all.
+const LANES: usize = 16;
+
+/// The sum of `f` over elements of slices of one length, in an order that vector units can follow and that is the same
+/// on every CPU.
+#[inline(always)]
+pub fn fold<const N: usize>(slices: [&[f32]; N], f: impl Fn([f32; N]) -> f32) -> f32 {
+    let chunks = slices.map(|slice| slice.as_chunks::<LANES>());
+    let mut sums = [0.0f32; LANES];
+    for i in 0..chunks.first().map_or(0, |(whole, _)| whole.len()) {
+        let chunk = chunks.map(|(whole, _)| &whole[i]);
+        for (lane, sum) in sums.iter_mut().enumerate() {
+            *sum += f(std::array::from_fn(|k| chunk[k][lane]));
+        }
+    }
+    for (lane, sum) in sums.iter_mut().enumerate().take(chunks.first().map_or(0, |(_, rest)| rest.len())) {
+        *sum += f(chunks.map(|(_, rest)| rest[lane]));
+    }
+    let mut width = LANES;
+    while width > 1 {
+        width /= 2;
+        for lane in 0..width {
+            sums[lane] += sums[lane + width];
+        }
+    }
+    sums[0]
+}
+
+/// `y = f(y, x)` for elements of slices of one length, which may be short.
+#[inline(always)]
+pub fn update<const N: usize>(y: &mut [f32], slices: [&[f32]; N], f: impl Fn(f32, [f32; N]) -> f32) {
+    let (whole, rest) = y.as_chunks_mut::<LANES>();
+    let chunks = slices.map(|slice| slice.as_chunks::<LANES>());
+    for (i, y) in whole.iter_mut().enumerate() {
+        let chunk = chunks.map(|(whole, _)| &whole[i]);
+        // Apart from `y`, so that nothing is read again after a write.
+        let mut new = [0.0; LANES];
+        for (lane, new) in new.iter_mut().enumerate() {
+            *new = f(y[lane], std::array::from_fn(|k| chunk[k][lane]));
+        }
+        *y = new;
+    }
+    for (i, y) in rest.iter_mut().enumerate() {
+        *y = f(*y, chunks.map(|(_, rest)| rest[i]));
+    }
+}
+
+/// The largest element; NaN counts for nothing.
+#[inline(always)]
+#[must_use]
+pub fn largest(x: &[f32]) -> f32 {
+    let mut largest = [f32::NEG_INFINITY; LANES];
+    let (whole, rest) = x.as_chunks::<LANES>();
+    for x in whole {
+        largest.iter_mut().zip(x).for_each(|(m, &x)| *m = if x > *m { x } else { *m });
+    }
+    largest.iter_mut().zip(rest).for_each(|(m, &x)| *m = if x > *m { x } else { *m });
+    largest.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+}
+
+/// The sum of all elements.
+#[must_use]
+pub fn sum(x: &[f32]) -> f32 {
+    simd(
+        #[inline(always)]
+        || fold([x], |[x]| x),
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,13 +15,10 @@ use outboard_protocol::{
 
 use crate::{
     loss::Targets,
-    network::{Network, StepPlan},
+    network::{Network, StepPlan, evaluation_rows},
     numerics,
     optimizer::Update,
 };
-
-/// Validation runs in batches of at least this many rows.
-const EVALUATION_ROWS: usize = 256;
 
 /// A training run in memory, between two batches.
 #[derive(Debug)]
@@ -54,7 +51,9 @@ impl Trainer {
         checkpoint: &Checkpoint,
     ) -> Result<Self> {
         train.check()?;
-        train.check_freeze(&layer::plan(&model.layers, &model.input)?)?;
+        let plan = layer::plan(&model.layers, &model.input)?;
+        train.check_freeze(&plan)?;
+        train.check_batch_norms(&plan, data.rows())?;
         let steps = train.steps_per_epoch(data.rows());
         if steps == 0 {
             let (rows, batch) = (data.rows(), train.batch_size);
@@ -66,7 +65,7 @@ impl Trainer {
         }
         let weights: Tensors = checkpoint.section("model").map(|(name, t)| (name.to_string(), t.clone())).collect();
         let batch = train.batch_size.min(data.rows());
-        let mut network = Network::new(model, &weights, batch.max(EVALUATION_ROWS.min(data.rows())))?;
+        let mut network = Network::new(model, &weights, batch.max(evaluation_rows(&plan).min(data.rows())))?;
         for data in std::iter::once(&data).chain(&validation) {
             check_data(data, model, &network, &train.loss)?;
         }
@@ -242,14 +241,20 @@ impl Trainer {
     }
 }
 
-/// Checks that data fit the model and the loss.
-pub(crate) fn check_data(data: &Dataset, model: &Architecture, network: &Network, loss: &Loss) -> Result<()> {
+/// Checks that rows fit the model.
+pub(crate) fn check_inputs(data: &Dataset, model: &Architecture) -> Result<()> {
     if data.shape != model.input {
         return Err(Error::invalid(format!(
             "the data's rows are {:?}, but the model takes {:?}",
             data.shape, model.input
         )));
     }
+    data.check_tokens(&model.layers)
+}
+
+/// Checks that data fit the model and the loss.
+pub(crate) fn check_data(data: &Dataset, model: &Architecture, network: &Network, loss: &Loss) -> Result<()> {
+    check_inputs(data, model)?;
     let outputs = network.outputs();
     match &data.y {
         Target::Classes(classes) if loss.is_classification() => {
