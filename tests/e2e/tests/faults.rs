@@ -43,11 +43,9 @@ struct Named {
     info: ProviderInfo,
 }
 
-impl Named {
-    fn new(inner: Arc<dyn ComputeProvider>, id: &str) -> Arc<dyn ComputeProvider> {
-        let info = ProviderInfo { id: id.into(), kind: id.into(), ..inner.info().clone() };
-        Arc::new(Self { inner, info })
-    }
+fn named(inner: Arc<dyn ComputeProvider>, id: &str) -> Arc<dyn ComputeProvider> {
+    let info = ProviderInfo { id: id.into(), kind: id.into(), ..inner.info().clone() };
+    Arc::new(Named { inner, info })
 }
 
 #[async_trait]
@@ -117,7 +115,7 @@ impl Home {
     /// The CPU here, as a provider that nobody would choose before the others.
     fn fallback(&self) -> Arc<dyn ComputeProvider> {
         let cpu = CpuProvider::new(&CpuConfig { enabled: true, threads: 1 }, self.store.clone()).unwrap();
-        Named::new(Arc::new(cpu), "z-fallback")
+        named(Arc::new(cpu), "z-fallback")
     }
 
     /// The digits, for `epochs` epochs.
@@ -272,7 +270,7 @@ async fn a_job_that_kills_its_task_process_on_two_providers_is_stopped() {
     let mut providers = Vec::new();
     for name in ["a", "b", "c"] {
         let address = worker_of(&folder(&home, name), &dies).await;
-        providers.push(Named::new(home.http(&[address]), name));
+        providers.push(named(home.http(&[address]), name));
     }
     let client = home.client(providers);
     let (report, warnings) = train(&client, home.job("poison", 2)).await;
@@ -288,7 +286,7 @@ async fn a_job_whose_provider_crash_loops_moves_on_and_is_not_blamed() {
     // Its first process lives long enough to say what it is; none lives to take a task.
     let loops = format!("{}exit 7\n", hello().lines().next().unwrap().to_string() + "\n");
     let address = worker_of(&folder(&home, "a"), &loops).await;
-    let client = home.client(vec![Named::new(home.http(&[address]), "a"), home.fallback()]);
+    let client = home.client(vec![named(home.http(&[address]), "a"), home.fallback()]);
     let (report, warnings) = train(&client, home.job("moves", 2)).await;
     let report = report.unwrap();
     assert_eq!(report.provider, "z-fallback", "{warnings:?}");
