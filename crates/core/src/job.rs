@@ -9,9 +9,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 pub use self::train::{EarlyStopping, Keep, Loss, Optimizer, Schedule, Train};
 use crate::{
-    layer::Layer,
+    layer::{self, Layer},
     money::{self, NanoUsd},
-    shorthand,
 };
 
 /// A training job.
@@ -43,17 +42,14 @@ pub struct Job {
 #[serde(deny_unknown_fields)]
 pub struct Model {
     /// The layers, first to last. `"relu"` is short for `{ type = "relu" }`.
-    #[serde(deserialize_with = "layers")]
+    #[serde(deserialize_with = "layer::list")]
     pub layers: Vec<Layer>,
+    /// Shape of one row, such as `[1, 28, 28]`; as many numbers as there are if unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<Vec<usize>>,
     /// A safetensors file to start from instead of random weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<PathBuf>,
-}
-
-fn layers<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Layer>, D::Error> {
-    #[derive(Deserialize)]
-    struct Short(#[serde(deserialize_with = "shorthand::deserialize")] Layer);
-    Ok(Vec::<Short>::deserialize(d)?.into_iter().map(|Short(layer)| layer).collect())
 }
 
 /// The data, as files on the user's machine.

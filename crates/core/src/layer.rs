@@ -1,8 +1,25 @@
 //! The layers of a model: their keys in a job file, their shapes and parameters.
+//!
+//! # Layout
+//!
+//! - [`Layer`]: the keys
+//! - [`Extent`]: one size for height and width, or one for each
+//! - [`plan()`]: shapes and parameters, refused where layers don't fit together
+//! - `shapes`: what each layer makes of a sample's shape
+//! - `flops`: what it costs
 
-use serde::{Deserialize, Serialize};
+mod extent;
+mod flops;
+mod plan;
+mod shapes;
 
-use crate::error::{Error, Result};
+use serde::{Deserialize, Deserializer, Serialize};
+
+pub use self::{
+    extent::Extent,
+    plan::{Initial, Parameter, Planned, Role, plan},
+};
+use crate::shorthand;
 
 /// One layer, as written in `model.layers`. Definitions are PyTorch's (`docs/protocol.md`, section 6).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,6 +57,129 @@ pub enum Layer {
         #[serde(default = "half")]
         p: f64,
     },
+    /// Cross-correlation over the last dimension of `[channels, length]`.
+    Conv1d {
+        /// Output channels.
+        out: usize,
+        /// Length of a filter.
+        kernel: usize,
+        /// Step between two places of the filter.
+        #[serde(default = "one", skip_serializing_if = "is_one")]
+        stride: usize,
+        /// Zeroes added at both ends.
+        #[serde(default, skip_serializing_if = "is_default")]
+        padding: usize,
+        /// Distance of a filter's elements.
+        #[serde(default = "one", skip_serializing_if = "is_one")]
+        dilation: usize,
+        /// Parts that the channels are cut into, each with filters of its own.
+        #[serde(default = "one", skip_serializing_if = "is_one")]
+        groups: usize,
+        /// Whether there is a bias.
+        #[serde(default = "yes", skip_serializing_if = "is_true")]
+        bias: bool,
+    },
+    /// Cross-correlation over the last two dimensions of `[channels, height, width]`.
+    Conv2d {
+        /// Output channels.
+        out: usize,
+        /// Size of a filter.
+        kernel: Extent,
+        /// Step between two places of the filter.
+        #[serde(default = "Extent::one", skip_serializing_if = "Extent::is_one")]
+        stride: Extent,
+        /// Zeroes added at every edge.
+        #[serde(default, skip_serializing_if = "is_default")]
+        padding: Extent,
+        /// Distance of a filter's elements.
+        #[serde(default = "Extent::one", skip_serializing_if = "Extent::is_one")]
+        dilation: Extent,
+        /// Parts that the channels are cut into, each with filters of its own.
+        #[serde(default = "one", skip_serializing_if = "is_one")]
+        groups: usize,
+        /// Whether there is a bias.
+        #[serde(default = "yes", skip_serializing_if = "is_true")]
+        bias: bool,
+    },
+    /// The largest element of each window of `[channels, length]`.
+    #[serde(rename = "max_pool1d")]
+    MaxPool1d(Pool<usize>),
+    /// The largest element of each window of `[channels, height, width]`.
+    #[serde(rename = "max_pool2d")]
+    MaxPool2d(Pool<Extent>),
+    /// The mean of each window of `[channels, length]`, zeroes of the padding included.
+    #[serde(rename = "avg_pool1d")]
+    AvgPool1d(Pool<usize>),
+    /// The mean of each window of `[channels, height, width]`, zeroes of the padding included.
+    #[serde(rename = "avg_pool2d")]
+    AvgPool2d(Pool<Extent>),
+    /// Means over windows that are chosen so that the output has the given length.
+    #[serde(rename = "adaptive_avg_pool1d")]
+    AdaptiveAvgPool1d {
+        /// Length after it.
+        out: usize,
+    },
+    /// Means over windows that are chosen so that the output has the given size.
+    #[serde(rename = "adaptive_avg_pool2d")]
+    AdaptiveAvgPool2d {
+        /// Height and width after it.
+        out: Extent,
+    },
+    /// Normalises each feature of `[features]`, or each channel of `[channels, length]`, over the batch.
+    #[serde(rename = "batch_norm1d")]
+    BatchNorm1d(BatchNorm),
+    /// Normalises each channel of `[channels, height, width]` over the batch.
+    #[serde(rename = "batch_norm2d")]
+    BatchNorm2d(BatchNorm),
+    /// Normalises over the last dimension.
+    LayerNorm {
+        /// Added to the variance.
+        #[serde(default = "eps")]
+        eps: f64,
+    },
+    /// A trained vector for each whole number; takes rows of them, so it comes first.
+    Embedding {
+        /// How many numbers there are: 0 up to one less than this.
+        tokens: usize,
+        /// Length of a vector.
+        out: usize,
+        /// The number that stands for no token: its vector stays 0, and later layers leave its positions out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        padding_index: Option<usize>,
+    },
+    /// Adds a trained vector to each position of `[positions, features]`.
+    PositionalEmbedding,
+    /// `x` plus what `layers` make of it.
+    Residual {
+        /// They must give the shape that they take.
+        #[serde(deserialize_with = "list")]
+        layers: Vec<Layer>,
+    },
+    /// Self-attention and two linear layers over `[positions, features]`, each with a residual and a layer norm.
+    TransformerEncoder {
+        /// Attention heads; they share the features.
+        heads: usize,
+        /// Features between the two linear layers.
+        #[serde(default = "feed_forward")]
+        ff: usize,
+        /// Probability of zero in each of its four dropouts.
+        #[serde(default = "tenth")]
+        dropout: f64,
+        /// What is between the two linear layers.
+        #[serde(default)]
+        activation: EncoderActivation,
+        /// Whether the layer norms come before attention and linear layers, not after the residuals.
+        #[serde(default, skip_serializing_if = "is_default")]
+        norm_first: bool,
+    },
+    /// Long short-term memory over `[positions, features]`; gives its state at each position.
+    Lstm(Recurrent),
+    /// Gated recurrent unit over `[positions, features]`; gives its state at each position.
+    Gru(Recurrent),
+    /// The mean over the positions of `[positions, features]`, padding left out.
+    MeanPool,
+    /// The last position of `[positions, features]` that is no padding.
+    LastPool,
 }
 
 /// How `gelu` computes the normal distribution.
@@ -53,6 +193,54 @@ pub enum GeluApproximation {
     Tanh,
 }
 
+/// The activation of a transformer encoder block.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EncoderActivation {
+    /// See [`Layer::Relu`].
+    #[default]
+    Relu,
+    /// See [`Layer::Gelu`], exact.
+    Gelu,
+}
+
+/// Windows of a pooling layer; `E` is a length, or height and width.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pool<E> {
+    /// Size of a window.
+    pub kernel: E,
+    /// Step between two windows; the size of a window if unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stride: Option<E>,
+    /// Elements added at every edge, at most half a window.
+    #[serde(default)]
+    pub padding: E,
+}
+
+/// Keys of a batch norm.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BatchNorm {
+    /// Added to the variance.
+    #[serde(default = "eps")]
+    pub eps: f64,
+    /// Share of a new batch in the running statistics.
+    #[serde(default = "tenth")]
+    pub momentum: f64,
+}
+
+/// Keys of a recurrent layer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recurrent {
+    /// Features of the state.
+    pub out: usize,
+    /// Whether there are biases.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub bias: bool,
+}
+
 fn yes() -> bool {
     true
 }
@@ -61,73 +249,43 @@ fn half() -> f64 {
     0.5
 }
 
+fn tenth() -> f64 {
+    0.1
+}
+
+fn eps() -> f64 {
+    1e-5
+}
+
+fn one() -> usize {
+    1
+}
+
+fn feed_forward() -> usize {
+    2048
+}
+
 fn is_true(value: &bool) -> bool {
     *value
+}
+
+fn is_one(value: &usize) -> bool {
+    *value == 1
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-/// A parameter tensor of a planned layer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Parameter {
-    /// State-dict name, such as `0.weight`.
-    pub name: String,
-    /// PyTorch's shape.
-    pub shape: Vec<usize>,
-    /// Inputs per output: bounds the initial values.
-    pub fan_in: usize,
+/// Reads a list of layers; `"relu"` is short for `{ type = "relu" }`. To be named in `#[serde(deserialize_with)]`.
+///
+/// # Errors
+/// For a layer that isn't one.
+pub fn list<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Layer>, D::Error> {
+    #[derive(Deserialize)]
+    struct Short(#[serde(deserialize_with = "shorthand::deserialize")] Layer);
+    Ok(Vec::<Short>::deserialize(d)?.into_iter().map(|Short(layer)| layer).collect())
 }
-
-impl Parameter {
-    /// Number of elements.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.shape.iter().product()
-    }
-
-    /// Whether it has no element, which planning rules out.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-/// A layer whose shapes are known.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Planned {
-    /// Position in `model.layers`.
-    pub index: usize,
-    /// The layer.
-    pub layer: Layer,
-    /// Shape of one sample before it.
-    pub input: Vec<usize>,
-    /// Shape of one sample after it.
-    pub output: Vec<usize>,
-    /// Its parameters, in state-dict order.
-    pub parameters: Vec<Parameter>,
-}
-
-impl Planned {
-    /// Floating-point operations of the forward pass for one sample; a multiply-add counts as two,
-    /// an element-wise function as one per element.
-    #[must_use]
-    pub fn flops(&self) -> u64 {
-        let elements = self.output.iter().product::<usize>() as u64;
-        match &self.layer {
-            Layer::Linear { bias, .. } => {
-                let inputs = self.input.last().copied().unwrap_or(1) as u64;
-                elements.saturating_mul(2 * inputs + u64::from(*bias))
-            }
-            Layer::Flatten => 0,
-            _ => elements,
-        }
-    }
-}
-
-/// More elements than this in one tensor of a sample or one parameter are refused rather than tried.
-const MAX_ELEMENTS: usize = 1 << 32;
 
 impl Layer {
     /// The layer's `type` in a job file.
@@ -143,110 +301,37 @@ impl Layer {
             Self::Softmax => "softmax",
             Self::Flatten => "flatten",
             Self::Dropout { .. } => "dropout",
+            Self::Conv1d { .. } => "conv1d",
+            Self::Conv2d { .. } => "conv2d",
+            Self::MaxPool1d(_) => "max_pool1d",
+            Self::MaxPool2d(_) => "max_pool2d",
+            Self::AvgPool1d(_) => "avg_pool1d",
+            Self::AvgPool2d(_) => "avg_pool2d",
+            Self::AdaptiveAvgPool1d { .. } => "adaptive_avg_pool1d",
+            Self::AdaptiveAvgPool2d { .. } => "adaptive_avg_pool2d",
+            Self::BatchNorm1d(_) => "batch_norm1d",
+            Self::BatchNorm2d(_) => "batch_norm2d",
+            Self::LayerNorm { .. } => "layer_norm",
+            Self::Embedding { .. } => "embedding",
+            Self::PositionalEmbedding => "positional_embedding",
+            Self::Residual { .. } => "residual",
+            Self::TransformerEncoder { .. } => "transformer_encoder",
+            Self::Lstm(_) => "lstm",
+            Self::Gru(_) => "gru",
+            Self::MeanPool => "mean_pool",
+            Self::LastPool => "last_pool",
         }
     }
 
-    /// Shapes and parameters of this layer at `index`, for samples of shape `input`.
-    fn plan(&self, index: usize, input: &[usize]) -> Result<Planned> {
-        let wrong = |what: String| {
-            Error::invalid(format!("layer {index} ({}): {what}", self.kind()))
-                .at("key", format!("model.layers[{index}]"))
-        };
-        let mut parameters = Vec::new();
-        let output = match self {
-            Self::Linear { out, bias } => {
-                if *out == 0 {
-                    return Err(wrong("`out` is 0, but a layer needs at least one output".into())
-                        .hint("set `out` to the number of features that this layer should give"));
-                }
-                let Some((&features, rows)) = input.split_last() else {
-                    return Err(wrong("its input has no dimension".into()));
-                };
-                if features.checked_mul(*out).is_none_or(|n| n > MAX_ELEMENTS) {
-                    return Err(wrong(format!("a weight of [{out}, {features}] is too large"))
-                        .hint("check `out`: at most 2^32 weights fit in one layer"));
-                }
-                let parameter =
-                    |name: &str, shape| Parameter { name: format!("{index}.{name}"), shape, fan_in: features };
-                parameters.push(parameter("weight", vec![*out, features]));
-                if *bias {
-                    parameters.push(parameter("bias", vec![*out]));
-                }
-                [rows, &[*out]].concat()
-            }
-            Self::Dropout { p } => {
-                if !(0.0..1.0).contains(p) {
-                    return Err(wrong(format!("`p` is {p}, but the share of zeroes must be at least 0 and below 1"))
-                        .hint("set `p` to 0.1 to 0.5"));
-                }
-                input.to_vec()
-            }
-            Self::Flatten => vec![input.iter().product()],
-            _ => input.to_vec(),
-        };
-        if output.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).is_none_or(|n| n > MAX_ELEMENTS) {
-            return Err(wrong(format!("one sample of shape {output:?} after it is too large")));
+    /// The layers inside it.
+    #[must_use]
+    pub fn inner(&self) -> &[Layer] {
+        match self {
+            Self::Residual { layers } => layers,
+            _ => &[],
         }
-        Ok(Planned { index, layer: self.clone(), input: input.to_vec(), output, parameters })
     }
-}
-
-/// Shapes and parameters of `layers` for samples of shape `input`.
-///
-/// # Errors
-/// `InvalidRequest`, naming the layer and the shapes, where a layer can't take what comes before it.
-pub fn plan(layers: &[Layer], input: &[usize]) -> Result<Vec<Planned>> {
-    if layers.is_empty() {
-        return Err(Error::invalid("the model has no layer")
-            .at("key", "model.layers")
-            .hint("start with `layers = [{ type = \"linear\", out = 10 }]`"));
-    }
-    let mut planned: Vec<Planned> = Vec::with_capacity(layers.len());
-    for (index, layer) in layers.iter().enumerate() {
-        let next = layer.plan(index, planned.last().map_or(input, |last| &last.output))?;
-        planned.push(next);
-    }
-    Ok(planned)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn linear(out: usize) -> Layer {
-        Layer::Linear { out, bias: true }
-    }
-
-    #[test]
-    fn infers_shapes_and_names_parameters_as_pytorch_does() {
-        let layers = [Layer::Flatten, linear(5), Layer::Relu, Layer::Linear { out: 3, bias: false }];
-        let planned = plan(&layers, &[2, 3, 4]).unwrap();
-        assert_eq!(planned[3].output, [3]);
-        let names: Vec<_> = planned.iter().flat_map(|l| &l.parameters).map(|p| (p.name.as_str(), p.len())).collect();
-        assert_eq!(names, [("1.weight", 120), ("1.bias", 5), ("3.weight", 15)]);
-        assert_eq!(planned.iter().map(Planned::flops).sum::<u64>(), 5 * 49 + 5 + 30);
-    }
-
-    #[test]
-    fn refuses_what_cannot_be_a_layer() {
-        let message = |layers: &[Layer]| plan(layers, &[4]).unwrap_err().to_string();
-        assert_eq!(message(&[linear(0)]), "layer 0 (linear): `out` is 0, but a layer needs at least one output");
-        assert_eq!(
-            message(&[Layer::Dropout { p: 1.0 }]),
-            "layer 0 (dropout): `p` is 1, but the share of zeroes must be at least 0 and below 1"
-        );
-        assert_eq!(
-            message(&[linear(usize::MAX)]),
-            format!("layer 0 (linear): a weight of [{}, 4] is too large", usize::MAX)
-        );
-        assert_eq!(message(&[]), "the model has no layer");
-    }
-
-    #[test]
-    fn keys_are_checked() {
-        let read = |text: &str| serde_json::from_str::<Layer>(text).map_err(|e| e.to_string());
-        assert_eq!(read(r#"{"type":"linear","out":3}"#), Ok(linear(3)));
-        assert!(read(r#"{"type":"linear","out":3,"bais":false}"#).unwrap_err().starts_with("unknown field `bais`"));
-        assert!(read(r#"{"type":"conv9d"}"#).unwrap_err().starts_with("unknown variant `conv9d`"));
-    }
-}
+mod tests;

@@ -16,7 +16,7 @@ use outboard_protocol::{Checkpoint, Dataset, Target, Tensor, Tensors, tensors};
 use crate::{
     network::Network,
     numerics,
-    trainer::{Trainer, check_data},
+    trainer::{Trainer, check_data, check_inputs},
 };
 
 /// Where a task's blobs come from and go to.
@@ -173,12 +173,7 @@ fn evaluate(task: &EvaluateTask, blobs: &dyn Blobs) -> Result<Outcome> {
 fn predict(task: &PredictTask, blobs: &dyn Blobs, stop: &AtomicBool) -> Result<Outcome> {
     let data = read_data(blobs, &task.data)?;
     let mut network = Network::new(&task.model, &read_weights(blobs, &task.weights)?, ROWS.min(data.rows()))?;
-    if data.shape != task.model.input {
-        return Err(Error::invalid(format!(
-            "the data's rows are {:?}, but the model takes {:?}",
-            data.shape, task.model.input
-        )));
-    }
+    check_inputs(&data, &task.model)?;
     let rows: Vec<u32> = (0..data.rows() as u32).collect();
     let mut outputs = Vec::with_capacity(data.rows() * network.outputs());
     for part in rows.chunks(network.capacity()) {

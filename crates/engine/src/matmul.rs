@@ -31,18 +31,34 @@ impl<'a> Matrix<'a> {
         Self { data, rows, cols, row_stride: cols, col_stride: 1 }
     }
 
+    /// A matrix whose rows lie `stride` apart.
+    pub(crate) fn strided(data: &'a [f32], rows: usize, cols: usize, stride: usize) -> Self {
+        assert!(cols <= stride && (rows == 0 || (rows - 1) * stride + cols <= data.len()), "a {rows} x {cols} matrix");
+        Self { data, rows, cols, row_stride: stride, col_stride: 1 }
+    }
+
     /// The same elements with rows and columns exchanged.
     pub(crate) fn transposed(self) -> Self {
         Self { rows: self.cols, cols: self.rows, row_stride: self.col_stride, col_stride: self.row_stride, ..self }
     }
 
+    /// Number of columns.
+    pub(crate) fn columns_count(self) -> usize {
+        self.cols
+    }
+
     /// `sums[c]` = sum of column `c`. The matrix must be row-major.
     pub(crate) fn sum_rows(self, sums: &mut [f32]) {
+        sums.fill(0.0);
+        self.add_rows(sums);
+    }
+
+    /// `sums[c] +=` sum of column `c`. The matrix must be row-major.
+    pub(crate) fn add_rows(self, sums: &mut [f32]) {
         assert!(self.col_stride == 1 && self.row_stride == self.cols && sums.len() == self.cols);
         simd(
             #[inline(always)]
             || {
-                sums.fill(0.0);
                 for row in self.data.chunks_exact(self.cols) {
                     sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
                 }
@@ -89,9 +105,26 @@ where
 
 /// `c = a b`, row-major, on this thread.
 pub(crate) fn product_here(c: &mut [f32], a: Matrix<'_>, b: Matrix<'_>) {
+    whole(c, a, b).fill(a, b);
+}
+
+/// `c += a b`, row-major, on this thread.
+pub(crate) fn add_product_here(c: &mut [f32], a: Matrix<'_>, b: Matrix<'_>) {
+    whole(c, a, b).compute(a, b, true);
+}
+
+/// `c += a b` on this thread, where `c` has rows that lie `stride` apart.
+pub(crate) fn add_product_strided(c: &mut [f32], stride: usize, a: Matrix<'_>, b: Matrix<'_>) {
+    assert!(b.cols <= stride && a.rows > 0 && (a.rows - 1) * stride + b.cols <= c.len());
+    // SAFETY: the tile lies within `c`, which is borrowed for the call.
+    unsafe { Tile::new(c.as_mut_ptr(), a.rows, b.cols, stride) }.compute(a, b, true);
+}
+
+/// All of `c` as one tile. What it points to must not outlive the borrow of `c`.
+fn whole(c: &mut [f32], a: Matrix<'_>, b: Matrix<'_>) -> Tile {
     assert_eq!(c.len(), a.rows * b.cols);
-    // SAFETY: the tile is the whole of `c`, borrowed for the call.
-    unsafe { Tile::new(c.as_mut_ptr(), a.rows, b.cols, b.cols) }.fill(a, b);
+    // SAFETY: the tile is the whole of `c`, which the callers borrow for as long as they use it.
+    unsafe { Tile::new(c.as_mut_ptr(), a.rows, b.cols, b.cols) }
 }
 
 struct Shared(*mut f32);
@@ -122,6 +155,11 @@ impl Tile {
 
     /// `tile = a b`.
     fn fill(&self, a: Matrix<'_>, b: Matrix<'_>) {
+        self.compute(a, b, false);
+    }
+
+    /// `tile = a b`, or `tile += a b`.
+    fn compute(&self, a: Matrix<'_>, b: Matrix<'_>, add: bool) {
         let (m, n, k) = (self.rows, self.cols, a.cols);
         assert!(a.rows == m && b.cols == n && b.rows == k && k > 0);
         let last = |x: Matrix<'_>| (x.rows - 1) * x.row_stride + (x.cols - 1) * x.col_stride;
@@ -135,14 +173,14 @@ impl Tile {
                 self.first,
                 1,
                 self.stride as isize,
-                false,
+                add,
                 a.data.as_ptr(),
                 a.col_stride as isize,
                 a.row_stride as isize,
                 b.data.as_ptr(),
                 b.col_stride as isize,
                 b.row_stride as isize,
-                0.0,
+                if add { 1.0 } else { 0.0 },
                 1.0,
                 false,
                 false,

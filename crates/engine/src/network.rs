@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use outboard_core::{
+    Layer,
     error::{Error, ErrorKind, Result},
     job::{Loss, Train},
     layer,
@@ -13,7 +14,7 @@ use rayon::prelude::*;
 
 use crate::{
     loss::{self, LossSums, Targets},
-    ops::{self, Op, Pass},
+    ops::{Chain, Pass},
     optimizer::Update,
     parameters::Parameters,
 };
@@ -37,15 +38,15 @@ pub struct StepPlan {
 #[derive(Debug)]
 pub struct Network {
     parameters: Parameters,
-    ops: Vec<Box<dyn Op>>,
-    /// Features of the batch, then the output of each op.
-    activations: Vec<Vec<f32>>,
-    /// Gradients, used in turn.
-    slopes: [Vec<f32>; 2],
+    chain: Chain,
+    /// Features of the batch.
+    features: Vec<f32>,
+    /// The token that stands for none, and which positions of the batch hold it.
+    padding_token: Option<f32>,
+    padding: Vec<bool>,
     /// Rows that the buffers hold.
     capacity: usize,
     input: usize,
-    output: usize,
 }
 
 impl Network {
@@ -56,11 +57,9 @@ impl Network {
     pub fn new(model: &Architecture, weights: &Tensors, capacity: usize) -> Result<Self> {
         let plan = layer::plan(&model.layers, &model.input)?;
         let parameters = Parameters::new(&plan, weights)?;
-        let ops = ops::build(&plan, &parameters);
         let input = model.input.iter().product();
-        let output = ops.last().map_or(input, |op| op.width());
-        let widths = || std::iter::once(input).chain(ops.iter().map(|op| op.width()));
-        let bytes = widths().try_fold(0usize, |sum, width| sum.checked_add(width.checked_mul(capacity)?));
+        let mut chain = Chain::new(&plan, input, &parameters);
+        let bytes = chain.widths().iter().try_fold(0usize, |sum, width| sum.checked_add(width.checked_mul(capacity)?));
         if bytes.is_none_or(|n| n > isize::MAX as usize / 8) {
             return Err(Error::new(
                 ErrorKind::OutOfMemory,
@@ -68,21 +67,25 @@ impl Network {
             )
             .hint("use a smaller batch_size"));
         }
-        let activations = widths().map(|width| vec![0.0; width * capacity]).collect();
-        Ok(Self { parameters, ops, activations, slopes: [Vec::new(), Vec::new()], capacity, input, output })
+        chain.reserve(capacity);
+        let padding_token = match &plan[0].layer {
+            Layer::Embedding { padding_index, .. } if plan[0].keeps_padding() => padding_index.map(|i| i as f32),
+            _ => None,
+        };
+        let features = vec![0.0; input * capacity];
+        Ok(Self { parameters, chain, features, padding_token, padding: Vec::new(), capacity, input })
     }
 
     /// Allocates what training needs: gradients and optimizer state.
     pub fn prepare_training(&mut self, train: &Train) {
         self.parameters.prepare_training(train);
-        let widest = self.activations.iter().map(Vec::len).max().unwrap_or(0);
-        self.slopes = [vec![0.0; widest], vec![0.0; widest]];
+        self.chain.reserve_slopes(train.batch_size.min(self.capacity));
     }
 
     /// Outputs for one row.
     #[must_use]
     pub fn outputs(&self) -> usize {
-        self.output
+        self.chain.width()
     }
 
     /// Rows that fit in one batch.
@@ -95,12 +98,17 @@ impl Network {
     pub fn load(&mut self, data: &Dataset, rows: &[u32]) {
         let width = self.input;
         let copy = |(to, &row): (&mut [f32], &u32)| to.copy_from_slice(&data.x[row as usize * width..][..width]);
-        let input = &mut self.activations[0][..rows.len() * width];
+        let input = &mut self.features[..rows.len() * width];
         if input.len() <= 1 << 14 {
             input.chunks_exact_mut(width).zip(rows).for_each(copy);
         } else {
             input.par_chunks_exact_mut(width).zip(rows).with_min_len(16).for_each(copy);
         }
+        let Some(token) = self.padding_token else { return };
+        self.padding.clear();
+        self.padding.extend(self.features[..rows.len() * width].iter().map(|x| *x == token));
+        // A row of nothing but padding counts as having none: it would have no mean and no last position.
+        self.padding.chunks_exact_mut(width).filter(|row| row.iter().all(|p| *p)).for_each(|row| row.fill(false));
     }
 
     /// Runs the rows that were loaded through the model; the outputs, row after row.
@@ -110,14 +118,11 @@ impl Network {
             training: training.is_some(),
             seed: training.map_or(0, |plan| plan.seed),
             step: training.map_or(0, |plan| plan.step),
+            padding: &self.padding,
         };
-        for (i, op) in self.ops.iter().enumerate() {
-            let (before, after) = self.activations.split_at_mut(i + 1);
-            let (x, y) = (&before[i], &mut after[0]);
-            let width = x.len() / self.capacity;
-            op.forward(pass, &self.parameters, &x[..rows * width], &mut y[..rows * op.width()]);
-        }
-        &self.activations[self.ops.len()][..rows * self.output]
+        let x = &self.features[..rows * self.input];
+        self.chain.forward(pass, &self.parameters, x);
+        self.chain.output(x, rows)
     }
 
     /// One training step on the rows that were loaded. The loss is that before the update.
@@ -126,31 +131,22 @@ impl Network {
     /// `JobFailed` where the loss is not a finite number; nothing was updated then.
     pub fn step(&mut self, rows: usize, loss: &Loss, targets: Targets<'_>, plan: &StepPlan) -> Result<LossSums> {
         self.forward(rows, Some(plan));
-        let output = &self.activations[self.ops.len()][..rows * self.output];
-        let [mut dy, mut dx] = std::mem::take(&mut self.slopes);
-        let sums = loss::evaluate(loss, self.output, output, targets, Some(&mut dy[..rows * self.output]));
-        if sums.mean().is_finite() {
-            let clipping = plan.clip_norm.is_some() || plan.clip_value.is_some();
-            self.parameters.update = if clipping { None } else { plan.update };
-            let pass = Pass { rows, training: true, seed: plan.seed, step: plan.step };
-            let first = self.ops.iter().position(|op| op.is_trained(&self.parameters)).unwrap_or(self.ops.len());
-            for (i, op) in self.ops.iter().enumerate().skip(first).rev() {
-                let (before, after) = (&self.activations[i], &self.activations[i + 1]);
-                let width = before.len() / self.capacity;
-                let below = (i > first).then(|| &mut dx[..rows * width]);
-                let (x, y) = (&before[..rows * width], &after[..rows * op.width()]);
-                op.backward(pass, &mut self.parameters, x, y, &mut dy[..rows * op.width()], below);
-                std::mem::swap(&mut dy, &mut dx);
-            }
-            if let (true, Some(update)) = (clipping, plan.update) {
-                self.parameters.update_clipped(update, plan.clip_norm, plan.clip_value);
-            }
+        let x = &self.features[..rows * self.input];
+        let outputs = self.chain.width();
+        let (output, slope) = self.chain.output_and_slope(x, rows);
+        let sums = loss::evaluate(loss, outputs, output, targets, Some(slope));
+        if !sums.mean().is_finite() {
+            return Err(Error::new(ErrorKind::JobFailed, format!("the loss became {}", sums.mean())));
         }
-        self.slopes = [dy, dx];
-        match sums.mean().is_finite() {
-            true => Ok(sums),
-            false => Err(Error::new(ErrorKind::JobFailed, format!("the loss became {}", sums.mean()))),
+        let clipping = plan.clip_norm.is_some() || plan.clip_value.is_some();
+        self.parameters.update = if clipping { None } else { plan.update };
+        let pass = Pass { rows, training: true, seed: plan.seed, step: plan.step, padding: &self.padding };
+        self.chain.backward(pass, &mut self.parameters, x, false);
+        self.chain.settle(&mut self.parameters);
+        if let (true, Some(update)) = (clipping, plan.update) {
+            self.parameters.update_clipped(update, plan.clip_norm, plan.clip_value);
         }
+        Ok(sums)
     }
 
     /// Loss sums over a whole data set, dropout off.
@@ -159,7 +155,7 @@ impl Network {
         let rows: Vec<u32> = (0..data.rows() as u32).collect();
         for part in rows.chunks(self.capacity) {
             self.load(data, part);
-            let outputs = self.output;
+            let outputs = self.outputs();
             let y = self.forward(part.len(), None);
             let from = part[0] as usize;
             sums.add(match &data.y {

@@ -5,7 +5,7 @@ use std::{mem, ops::Range};
 use outboard_core::{
     error::{Error, ErrorKind, Result},
     job::Train,
-    layer::{Parameter, Planned},
+    layer::{Parameter, Planned, Role},
 };
 use outboard_protocol::{Tensor, Tensors};
 use rayon::prelude::*;
@@ -34,7 +34,7 @@ struct Place {
 impl Place {
     fn new(parameter: Parameter, start: usize) -> Self {
         let range = start..start + parameter.len();
-        Self { transposed: parameter.shape.len() == 2, parameter, range }
+        Self { transposed: parameter.role == Role::Weight && parameter.shape.len() == 2, parameter, range }
     }
 
     /// Copies a tensor of PyTorch's layout in.
@@ -107,6 +107,11 @@ impl Parameters {
 
     pub(crate) fn values(&self, slot: Slot) -> &[f32] {
         &self.values[self.layout[slot.index].range.clone()]
+    }
+
+    /// Sets a tensor that follows the batches.
+    pub(crate) fn values_mut(&mut self, slot: Slot) -> &mut [f32] {
+        &mut self.values[self.layout[slot.index].range.clone()]
     }
 
     pub(crate) fn is_trained(&self, slot: Slot) -> bool {
@@ -185,7 +190,8 @@ impl Parameters {
 
     /// Allocates what training needs: gradients and optimizer state.
     pub(crate) fn prepare_training(&mut self, train: &Train) {
-        self.trained = self.layout.iter().map(|place| !train.is_frozen(&place.parameter.name)).collect();
+        let is_trained = |p: &Parameter| p.is_trainable() && !train.is_frozen(&p.name);
+        self.trained = self.layout.iter().map(|place| is_trained(&place.parameter)).collect();
         self.gradients = vec![0.0; self.values.len()];
         for (tensor, _) in self.state.iter_mut().zip(state_names(&train.optimizer)) {
             *tensor = vec![0.0; self.values.len()];

@@ -53,6 +53,54 @@ pub fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
+/// Partial sums that [`fold`] keeps: enough for every vector unit, and the same on all.
+const LANES: usize = 16;
+
+/// The sum of `f(i)` over `0..n`, in an order that vector units can follow and that is the same on every CPU.
+#[inline(always)]
+pub fn fold(n: usize, f: impl Fn(usize) -> f32) -> f32 {
+    let mut sums = [0.0f32; LANES];
+    let whole = n / LANES * LANES;
+    for from in (0..whole).step_by(LANES) {
+        for (lane, sum) in sums.iter_mut().enumerate() {
+            *sum += f(from + lane);
+        }
+    }
+    for i in whole..n {
+        sums[i - whole] += f(i);
+    }
+    let mut width = LANES;
+    while width > 1 {
+        width /= 2;
+        for lane in 0..width {
+            sums[lane] += sums[lane + width];
+        }
+    }
+    sums[0]
+}
+
+/// The largest element; NaN counts for nothing.
+#[inline(always)]
+#[must_use]
+pub fn largest(x: &[f32]) -> f32 {
+    let mut largest = [f32::NEG_INFINITY; LANES];
+    let (whole, rest) = x.as_chunks::<LANES>();
+    for x in whole {
+        largest.iter_mut().zip(x).for_each(|(m, &x)| *m = if x > *m { x } else { *m });
+    }
+    largest.iter_mut().zip(rest).for_each(|(m, &x)| *m = if x > *m { x } else { *m });
+    largest.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+}
+
+/// The sum of all elements.
+#[must_use]
+pub fn sum(x: &[f32]) -> f32 {
+    simd(
+        #[inline(always)]
+        || fold(x.len(), |i| x[i]),
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

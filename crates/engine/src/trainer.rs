@@ -54,7 +54,9 @@ impl Trainer {
         checkpoint: &Checkpoint,
     ) -> Result<Self> {
         train.check()?;
-        train.check_freeze(&layer::plan(&model.layers, &model.input)?)?;
+        let plan = layer::plan(&model.layers, &model.input)?;
+        train.check_freeze(&plan)?;
+        train.check_batch_norms(&plan, data.rows())?;
         let steps = train.steps_per_epoch(data.rows());
         if steps == 0 {
             let (rows, batch) = (data.rows(), train.batch_size);
@@ -242,14 +244,20 @@ impl Trainer {
     }
 }
 
-/// Checks that data fit the model and the loss.
-pub(crate) fn check_data(data: &Dataset, model: &Architecture, network: &Network, loss: &Loss) -> Result<()> {
+/// Checks that rows fit the model.
+pub(crate) fn check_inputs(data: &Dataset, model: &Architecture) -> Result<()> {
     if data.shape != model.input {
         return Err(Error::invalid(format!(
             "the data's rows are {:?}, but the model takes {:?}",
             data.shape, model.input
         )));
     }
+    data.check_tokens(&model.layers)
+}
+
+/// Checks that data fit the model and the loss.
+pub(crate) fn check_data(data: &Dataset, model: &Architecture, network: &Network, loss: &Loss) -> Result<()> {
+    check_inputs(data, model)?;
     let outputs = network.outputs();
     match &data.y {
         Target::Classes(classes) if loss.is_classification() => {

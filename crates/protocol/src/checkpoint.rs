@@ -143,6 +143,18 @@ mod tests {
     }
 
     #[test]
+    fn counts_of_batches_are_integers_as_in_pytorch() {
+        let name = "model.1.num_batches_tracked";
+        let mut counted = checkpoint();
+        counted.tensors.insert(name.into(), Tensor { shape: vec![], data: vec![12_345.0] });
+        let bytes = counted.encode().unwrap();
+        assert_eq!(Checkpoint::decode(&bytes).unwrap(), counted);
+        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        assert_eq!(file.tensor(name).unwrap().dtype(), safetensors::Dtype::I64);
+        assert_eq!(file.tensor(name).unwrap().data(), 12_345i64.to_le_bytes());
+    }
+
+    #[test]
     fn another_version_is_refused_naming_both() {
         let mut newer = checkpoint();
         newer.position.protocol = 9;

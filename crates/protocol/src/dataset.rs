@@ -1,6 +1,9 @@
 //! Rows and targets, ready for a worker.
 
-use outboard_core::error::Result;
+use outboard_core::{
+    Layer,
+    error::{Error, Result},
+};
 use safetensors::Dtype;
 
 use crate::tensors::{self, corrupt};
@@ -43,6 +46,43 @@ impl Dataset {
     #[must_use]
     pub fn width(&self) -> usize {
         self.shape.iter().product()
+    }
+
+    /// The same numbers with rows of another shape.
+    ///
+    /// # Errors
+    /// `InvalidRequest` where a row doesn't have as many numbers.
+    pub fn shaped(mut self, shape: &[usize]) -> Result<Self> {
+        let wanted = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
+        let found = self.width();
+        if wanted != Some(found) {
+            let wanted = wanted.map_or("too many".into(), |n| n.to_string());
+            return Err(Error::invalid(format!(
+                "`model.input` is {shape:?}, which takes {wanted} numbers, but a row of the data has {found}"
+            ))
+            .at("key", "model.input")
+            .hint(format!("choose sizes whose product is {found}, or other columns with `data.features`")));
+        }
+        self.shape = shape.to_vec();
+        Ok(self)
+    }
+
+    /// Checks that rows hold tokens where the model begins with an embedding.
+    ///
+    /// # Errors
+    /// `InvalidRequest`, naming the first number that isn't one.
+    pub fn check_tokens(&self, layers: &[Layer]) -> Result<()> {
+        let Some(Layer::Embedding { tokens, .. }) = layers.first() else { return Ok(()) };
+        let is_token = |x: f32| x >= 0.0 && x < *tokens as f32 && x.fract() == 0.0;
+        let Some(at) = self.x.iter().position(|&x| !is_token(x)) else { return Ok(()) };
+        let (row, place) = (at / self.width() + 1, at % self.width() + 1);
+        Err(Error::invalid(format!(
+            "number {place} of row {row} is {}, but layer 0 (embedding) takes whole numbers from 0 to {}",
+            self.x[at],
+            tokens - 1
+        ))
+        .at("key", "model.layers[0].tokens")
+        .hint("set `tokens` above the largest number in the data, and `normalize = \"none\"` under [data]"))
     }
 
     /// The data set as a safetensors file. The same data give the same bytes.
@@ -110,6 +150,30 @@ mod tests {
         let none = Dataset { shape: vec![1], x: vec![0.5, 1.5], y: Target::None };
         for data in [classes, values, none] {
             assert_eq!(Dataset::decode(&data.encode().unwrap()).unwrap(), data);
+        }
+    }
+
+    #[test]
+    fn rows_take_another_shape_if_it_has_as_many_numbers() {
+        let data = Dataset { shape: vec![12], x: vec![0.0; 24], y: Target::None };
+        assert_eq!(data.clone().shaped(&[1, 3, 4]).unwrap().shape, [1, 3, 4]);
+        assert_eq!(
+            data.shaped(&[1, 5, 5]).unwrap_err().to_string(),
+            "`model.input` is [1, 5, 5], which takes 25 numbers, but a row of the data has 12"
+        );
+    }
+
+    #[test]
+    fn tokens_are_whole_numbers_below_the_size_of_the_vocabulary() {
+        let layers = [Layer::Embedding { tokens: 4, out: 2, padding_index: None }];
+        for (wrong, shown) in [(4.0, "4"), (-1.0, "-1"), (0.5, "0.5"), (f32::NAN, "NaN")] {
+            let data = Dataset { shape: vec![2], x: vec![0.0, 3.0, 1.0, wrong], y: Target::None };
+            assert_eq!(
+                data.check_tokens(&layers).unwrap_err().to_string(),
+                format!("number 2 of row 2 is {shown}, but layer 0 (embedding) takes whole numbers from 0 to 3")
+            );
+            assert!(data.check_tokens(&[Layer::Relu]).is_ok());
+            assert!(Dataset { x: vec![0.0, 3.0], ..data }.check_tokens(&layers).is_ok());
         }
     }
 

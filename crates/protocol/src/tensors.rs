@@ -46,7 +46,7 @@ pub(crate) fn encode<'a>(
 
 /// Bytes of a safetensors file with 32-bit float tensors.
 pub(crate) fn encode_f32(tensors: &Tensors, facts: &impl Serialize) -> Result<Vec<u8>> {
-    encode(tensors.iter().map(view), Some(facts))
+    encode_tensors(tensors, Some(facts))
 }
 
 /// Bytes of a safetensors file with nothing but the tensors.
@@ -54,11 +54,27 @@ pub(crate) fn encode_f32(tensors: &Tensors, facts: &impl Serialize) -> Result<Ve
 /// # Errors
 /// `Unexpected` where a tensor's shape and elements don't go together.
 pub fn encode_plain(tensors: &Tensors) -> Result<Vec<u8>> {
-    encode(tensors.iter().map(view), None::<&()>)
+    encode_tensors(tensors, None::<&()>)
 }
 
-fn view<'a>((name, tensor): (&String, &'a Tensor)) -> (String, Dtype, Vec<usize>, &'a [u8]) {
-    (name.clone(), Dtype::F32, tensor.shape.clone(), bytemuck::cast_slice(&tensor.data))
+/// Bytes of a safetensors file whose tensors are 32-bit floats, but for counts of batches.
+fn encode_tensors(tensors: &Tensors, facts: Option<&impl Serialize>) -> Result<Vec<u8>> {
+    let counts: Vec<(&String, Vec<i64>)> = tensors
+        .iter()
+        .filter(|(name, _)| is_count(name))
+        .map(|(name, tensor)| (name, tensor.data.iter().map(|&x| x as i64).collect()))
+        .collect();
+    let mut counts = counts.iter();
+    let views = tensors.iter().map(|(name, tensor)| match is_count(name).then(|| counts.next()).flatten() {
+        Some((_, count)) => (name.clone(), Dtype::I64, tensor.shape.clone(), bytemuck::cast_slice(count)),
+        None => (name.clone(), Dtype::F32, tensor.shape.clone(), bytemuck::cast_slice(&tensor.data)),
+    });
+    encode(views, facts)
+}
+
+/// Whether the tensor of this name is a batch norm's count of batches, an integer in PyTorch.
+fn is_count(name: &str) -> bool {
+    name.ends_with(".num_batches_tracked")
 }
 
 /// A file that isn't what it should be.
@@ -84,6 +100,10 @@ pub(crate) fn facts<T: DeserializeOwned>(bytes: &[u8]) -> Result<Option<T>> {
 
 /// Elements of a tensor as 32-bit floats.
 pub(crate) fn f32s(name: &str, view: &TensorView<'_>) -> Result<Tensor> {
+    if is_count(name) && view.dtype() == Dtype::I64 {
+        let counts: Vec<i64> = bytemuck::pod_collect_to_vec(view.data());
+        return Ok(Tensor { shape: view.shape().to_vec(), data: counts.into_iter().map(|n| n as f32).collect() });
+    }
     if view.dtype() != Dtype::F32 {
         return Err(corrupt(format!("tensor `{name}` is {}, but must be F32", view.dtype())));
     }

@@ -58,25 +58,40 @@ fn random_numbers() {
     }
 }
 
+/// The first values of a parameter of that index, shape and distribution; the ones before it don't matter.
+fn first_values(case: &Value, initial: layer::Initial) -> Vec<f32> {
+    let shape: Vec<usize> = case["shape"].as_array().unwrap().iter().map(|n| u64_of(n) as usize).collect();
+    let index = u64_of(&case["parameter"]) as usize;
+    let mut plan = layer::plan(&[Layer::Linear { out: 1, bias: true }], &[1]).unwrap();
+    let template = plan[0].parameters[0].clone();
+    plan[0].parameters = (0..=index)
+        .map(|i| layer::Parameter {
+            name: format!("{i:04}"),
+            shape: if i == index { shape.clone() } else { vec![1] },
+            initial: if i == index { initial } else { template.initial },
+            ..template.clone()
+        })
+        .collect();
+    let mut weights = initial::weights(&plan, u64_of(&case["seed"]));
+    let mut data = weights.remove(&format!("{index:04}")).unwrap().data;
+    data.truncate(case["values"].as_array().unwrap().len());
+    data
+}
+
+fn right_values(case: &Value) -> Vec<f32> {
+    case["values"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32).collect()
+}
+
 #[test]
 fn initial_weights() {
-    for case in cases(&read("random.json"), "init") {
-        let shape: Vec<usize> = case["shape"].as_array().unwrap().iter().map(|n| u64_of(n) as usize).collect();
-        let fan_in = u64_of(&case["fan_in"]) as usize;
-        let index = u64_of(&case["parameter"]) as usize;
-        // A model whose parameter of that index has that shape: the ones before it don't matter.
-        let mut plan = layer::plan(&[Layer::Linear { out: 1, bias: true }], &[fan_in]).unwrap();
-        let template = plan[0].parameters[0].clone();
-        plan[0].parameters = (0..=index)
-            .map(|i| layer::Parameter {
-                name: format!("{i:04}"),
-                shape: if i == index { shape.clone() } else { vec![1] },
-                ..template.clone()
-            })
-            .collect();
-        let weights = initial::weights(&plan, u64_of(&case["seed"]));
-        let right: Vec<f32> = case["values"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32).collect();
-        assert_eq!(weights[&format!("{index:04}")].data[..right.len()], right, "{case}");
+    let file = read("random.json");
+    for case in cases(&file, "init") {
+        let initial = layer::Initial::fan_in(u64_of(&case["fan_in"]) as usize);
+        assert_eq!(first_values(&case, initial), right_values(&case), "{case}");
+    }
+    for case in cases(&file, "normal") {
+        let initial = layer::Initial::Normal { zero_row: Some(u64_of(&case["zero_row"]) as usize) };
+        assert_eq!(first_values(&case, initial), right_values(&case), "{case}");
     }
 }
 

@@ -49,7 +49,11 @@ pub fn describe(path: &Path) -> Result<Description> {
         let job = read_job(path)?;
         let training =
             read_training(&job.data, &job.train.loss, job.train.seed).map_err(|e| e.at("job file", path.display()))?;
-        (job.model.layers, training.train.shape)
+        let data = match &job.model.input {
+            Some(input) => training.train.shaped(input).map_err(|e| e.at("job file", path.display()))?,
+            None => training.train,
+        };
+        (job.model.layers, data.shape)
     };
     let rows = rows(&layers, &input)?;
     Ok(Description { input, layers: rows })
@@ -63,7 +67,7 @@ fn rows(layers: &[Layer], input: &[usize]) -> Result<Vec<LayerRow>> {
             index: planned.index,
             kind: planned.layer.kind(),
             output: planned.output.clone(),
-            parameters: planned.parameters.iter().map(|p| p.len() as u64).sum(),
+            parameters: planned.parameters.iter().filter(|p| p.is_trainable()).map(|p| p.len() as u64).sum(),
             flops: planned.flops(),
         })
         .collect())

@@ -12,11 +12,17 @@ use serde::de::DeserializeOwned;
 use crate::document::{self, Key, Misfit, Problem, Step, fit, line_of, lookup};
 
 /// What to write for a key that is missing or wrong.
-const EXAMPLES: [(&str, &str); 17] = [
+const EXAMPLES: [(&str, &str); 23] = [
     ("model", "[model]"),
     ("model.layers", r#"layers = [{ type = "linear", out = 10 }]"#),
     ("model.layers.type", r#"type = "linear""#),
     ("model.layers.out", "out = 64"),
+    ("model.layers.kernel", "kernel = 3"),
+    ("model.layers.tokens", "tokens = 1000"),
+    ("model.layers.heads", "heads = 4"),
+    ("model.layers.layers", r#"layers = ["relu", { type = "linear", out = 64 }]"#),
+    ("model.layers.layers.out", "out = 64"),
+    ("model.input", "input = [1, 28, 28]"),
     ("data", "[data]"),
     ("data.train", r#"train = "data.csv""#),
     ("data.target", r#"target = "label""#),
@@ -58,8 +64,11 @@ pub fn parse_job(text: &str, path: &Path) -> Result<Job> {
         locate(error, &around)
     };
     let mut job: Job = fit(&values).map_err(refuse)?;
-    let mut strays = (0..job.model.layers.len())
-        .filter_map(|index| stray::<Layer>(&values, &format!("model.layers[{index}]")))
+    let mut keys = Vec::new();
+    layer_keys(&job.model.layers, "model.layers", &mut keys);
+    let mut strays = keys
+        .iter()
+        .filter_map(|key| stray::<Layer>(&values, key))
         .chain(stray::<Loss>(&values, "train.loss"))
         .chain(stray::<Schedule>(&values, "train.schedule"));
     if let Some(misfit) = strays.next() {
@@ -74,6 +83,15 @@ pub fn parse_job(text: &str, path: &Path) -> Result<Job> {
         locate(error, &key.parse().unwrap_or_default())
     })?;
     Ok(job)
+}
+
+/// Where each layer stands, those inside of layers included.
+fn layer_keys(layers: &[Layer], list: &str, keys: &mut Vec<String>) {
+    for (index, layer) in layers.iter().enumerate() {
+        let key = format!("{list}[{index}]");
+        layer_keys(layer.inner(), &format!("{key}.layers"), keys);
+        keys.push(key);
+    }
 }
 
 /// A key in a table whose `type` has none of its own, such as `relu`: there, serde lets every key pass.

@@ -55,3 +55,18 @@ async fn adamw_with_dropout_cosine_and_clipping() {
 async fn sgd_with_nesterov_and_steps() {
     follows("sgd").await;
 }
+
+#[tokio::test]
+async fn cnn_with_batch_norm_and_residual() {
+    follows("cnn").await;
+}
+
+#[tokio::test]
+async fn transformer_on_tokens_with_padding() {
+    follows("transformer").await;
+}
+
+#[tokio::test]
+async fn lstm_and_gru() {
+    follows("lstm").await;
+}

@@ -38,12 +38,11 @@ impl Job {
             Layer::Dropout { p: 0.2 },
             Layer::Linear { out: CLASSES, bias: true },
         ];
-        Self::with_layers(store, name, epochs, layers)
+        Self::with_model(store, name, epochs, Architecture { layers, input: vec![FEATURES] })
     }
 
-    /// A job of these layers; the last must have an output for each class.
-    pub(crate) fn with_layers(store: &FolderStore, name: String, epochs: u32, layers: Vec<Layer>) -> Result<Self> {
-        let model = Architecture { layers, input: vec![FEATURES] };
+    /// A job of this model, which takes eight numbers in some shape and gives one for each class.
+    pub(crate) fn with_model(store: &FolderStore, name: String, epochs: u32, model: Architecture) -> Result<Self> {
         let train = Train {
             loss: Loss::CrossEntropy { label_smoothing: 0.0, class_weights: None },
             optimizer: Optimizer::Adam { lr: 1e-2, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0 },
@@ -64,8 +63,8 @@ impl Job {
         let tensors = weights.into_iter().map(|(name, tensor)| (format!("model.{name}"), tensor)).collect();
         let start = Checkpoint { position: Position::start(&name, SEED), tensors }.encode()?;
         Ok(Self {
-            data: store.write(&clusters(200, 0).encode()?)?,
-            validation: store.write(&clusters(60, 1).encode()?)?,
+            data: store.write(&clusters(200, 0, &model).encode()?)?,
+            validation: store.write(&clusters(60, 1, &model).encode()?)?,
             start: store.write(&start)?,
             name,
             model,
@@ -110,16 +109,20 @@ impl Job {
     }
 }
 
-/// Three clusters that a line each can tell apart, as far as noise lets it.
-fn clusters(rows: usize, part: u64) -> Dataset {
+/// Three clusters that a line each can tell apart, as far as noise lets it; whole numbers where the model takes tokens.
+fn clusters(rows: usize, part: u64, model: &Architecture) -> Dataset {
     let centres = Stream::raw(SEED, 1000);
     let noise = Stream::raw(SEED, 1001 + part);
     let feature = |row: usize, column: usize| {
         let centre = centres.uniform((row % CLASSES * FEATURES + column) as u64);
-        (2.0 * centre + noise.uniform((row * FEATURES + column) as u64) - 1.5) as f32
+        let x = 2.0 * centre + noise.uniform((row * FEATURES + column) as u64) - 1.5;
+        match model.layers.first() {
+            Some(Layer::Embedding { tokens, .. }) => ((x + 1.5) / 3.0 * *tokens as f64).floor() as f32,
+            _ => x as f32,
+        }
     };
     Dataset {
-        shape: vec![FEATURES],
+        shape: model.input.clone(),
         x: (0..rows).flat_map(|row| (0..FEATURES).map(move |column| feature(row, column))).collect(),
         y: Target::Classes((0..rows).map(|row| (row % CLASSES) as i64).collect()),
     }

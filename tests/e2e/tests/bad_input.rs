@@ -63,8 +63,11 @@ fn wrong_types_and_values_in_a_job() {
             "\"relu\"",
             "\"rulu\"",
             "`model.layers[1].type` is \"rulu\", but must be one of \"linear\", \"relu\", \"gelu\", \"silu\", \
-             \"tanh\", \"sigmoid\", \"softmax\", \"flatten\", \"dropout\"\n  key: model.layers[1].type\n  \
-             file: job.toml\n  line: 4\n  try: write \"relu\"",
+             \"tanh\", \"sigmoid\", \"softmax\", \"flatten\", \"dropout\", \"conv1d\", \"conv2d\", \"max_pool1d\", \
+             \"max_pool2d\", \"avg_pool1d\", \"avg_pool2d\", \"adaptive_avg_pool1d\", \"adaptive_avg_pool2d\", \
+             \"batch_norm1d\", \"batch_norm2d\", \"layer_norm\", \"embedding\", \"positional_embedding\", \
+             \"residual\", \"transformer_encoder\", \"lstm\", \"gru\", \"mean_pool\", \"last_pool\"\n  \
+             key: model.layers[1].type\n  file: job.toml\n  line: 4\n  try: write \"relu\"",
         ),
         (
             "batch_size = 64",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cases.files import write_case
+from cases.models import MODELS
 from reference.model import Spec, build, loss_function, set_step
 
 SEED, STEP = 7, 3
@@ -20,13 +21,17 @@ WEIGHTS = [0.5, 1.0, 2.0, 1.5]
 
 @dataclass(frozen=True)
 class Case:
-    """A model, a loss and the shape of a batch; `reach` asks for logits of that size."""
+    """A model, a loss and the shape of a batch; `reach` asks for logits of that size.
+
+    With `evaluates`, what the model gives and knows after the step is recorded too.
+    """
 
     name: str
     shape: tuple[int, ...]
     layers: list[Spec]
     loss: Spec
     reach: float | None = None
+    evaluates: bool = False
 
 
 def linear(out: int, **options: Any) -> Spec:
@@ -92,28 +97,37 @@ CASES = [
     Case("37_rows", (37, 12), between(RELU), CROSS_ENTROPY),
     Case("wide", (64, 96), [linear(130), RELU, linear(70), RELU, linear(11)], CROSS_ENTROPY),
 ]
+CASES += [
+    Case(name, shape, specs, CROSS_ENTROPY, evaluates=True) for name, shape, specs in MODELS
+]
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One forward and backward pass."""
+    """One forward and backward pass, and an evaluation after it."""
 
     output: Tensor
     loss: float
     gradients: dict[str, Tensor]
+    evaluation: Tensor
+    statistics: dict[str, Tensor]
 
 
 def run(case: Case, x: Tensor, y: Tensor, dtype: torch.dtype) -> Pass:
     """Differentiates the case in a precision, on the same 32-bit values."""
     model = build(case.layers, case.shape[1:], SEED).to(dtype).train()
     set_step(model, STEP)
-    x = x.to(dtype).requires_grad_()
+    # Tokens have no gradient.
+    x = x.to(dtype).requires_grad_(case.layers[0]["type"] != "embedding")
     output = model(x)
     value = loss_function(case.loss, dtype)(output, y.to(dtype) if y.is_floating_point() else y)
     value.backward()
     named = dict(model.named_parameters(), x=x)
     gradients = {name: tensor.grad for name, tensor in named.items() if tensor.grad is not None}
-    return Pass(output.detach(), value.item(), gradients)
+    with torch.no_grad():
+        evaluation = model.eval()(x)
+    statistics = {name: tensor for name, tensor in model.named_buffers() if tensor.dim() > 0}
+    return Pass(output.detach(), value.item(), gradients, evaluation, statistics)
 
 
 def relative_error(found: Tensor, exact: Tensor) -> float:
@@ -124,7 +138,16 @@ def relative_error(found: Tensor, exact: Tensor) -> float:
 
 def batch(case: Case, random: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Inputs and targets."""
-    x = torch.from_numpy(random.standard_normal(case.shape).astype(np.float32))
+    match case.layers[0]:
+        case {"type": "embedding", "tokens": tokens}:
+            # Rows end in padding of all lengths: none, some, nothing else.
+            rows, positions = case.shape
+            numbers = random.integers(tokens, size=case.shape)
+            lengths = np.linspace(0, positions, rows).round()
+            numbers[np.arange(positions) >= lengths[:, None]] = 0
+            x = torch.from_numpy(numbers.astype(np.float32))
+        case _:
+            x = torch.from_numpy(random.standard_normal(case.shape).astype(np.float32))
     model = build(case.layers, case.shape[1:], SEED).double()
     with torch.no_grad():
         if case.reach is not None:
@@ -134,7 +157,7 @@ def batch(case: Case, random: np.random.Generator) -> tuple[Tensor, Tensor]:
                 reached = model((factor * x).double()).abs().max().item()
                 factor = round(factor * case.reach / reached)
             x *= factor
-        shape = tuple(model(x.double()).shape)
+        shape = tuple(model.eval()(x.double()).shape)
     match case.loss["type"]:
         case "cross_entropy":
             return x, torch.from_numpy(random.integers(shape[1], size=shape[0]))
@@ -164,6 +187,9 @@ def generate(out: Path) -> None:
         tensors = {"x": x, "y": y, "out64": exact.output}
         tensors |= {f"param.{name}": tensor for name, tensor in parameters.items()}
         tensors |= {f"grad64.{name}": tensor for name, tensor in exact.gradients.items()}
+        if case.evaluates:
+            tensors["eval64"] = exact.evaluation
+            tensors |= {f"after64.{name}": tensor for name, tensor in exact.statistics.items()}
         write_case(
             out / "gradients" / f"{case.name}.safetensors",
             description,

@@ -58,6 +58,17 @@ def init(seed: int, parameter: int, shape: tuple[int, ...], fan_in: int) -> dict
     }
 
 
+def normal(seed: int, parameter: int, shape: tuple[int, ...], zero_row: int) -> dict[str, Any]:
+    values = draws.normal_values(seed, parameter, shape, zero_row).ravel()[:8].tolist()
+    return {
+        "seed": str(seed),
+        "parameter": parameter,
+        "shape": list(shape),
+        "zero_row": zero_row,
+        "values": values,
+    }
+
+
 def generate(out: Path) -> None:
     """Writes random.json."""
     write_records(
@@ -92,6 +103,11 @@ def generate(out: Path) -> None:
                 init(7, 2, (10, 64), 64),
                 init(0, 0, (3, 5), 5),
                 init(LAST, 9, (8, 1), 1),
+            ],
+            "normal": [
+                normal(7, 0, (10, 64), 3),
+                normal(7, 1, (4, 3), 1),
+                normal(LAST, 9, (5, 2), 0),
             ],
         },
     )

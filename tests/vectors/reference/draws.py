@@ -66,10 +66,29 @@ def validation_rows(seed: int, rows: int, fraction: float) -> npt.NDArray[np.int
 def initial_values(
     seed: int, parameter: int, shape: tuple[int, ...], fan_in: int
 ) -> npt.NDArray[np.float32]:
-    """A linear layer's weight or bias."""
+    """A weight or bias whose outputs have `fan_in` inputs each."""
+    return uniform_values(seed, parameter, shape, 1.0 / math.sqrt(fan_in))
+
+
+def uniform_values(
+    seed: int, parameter: int, shape: tuple[int, ...], bound: float
+) -> npt.NDArray[np.float32]:
+    """Values between minus and plus `bound`."""
     u = uniform(seed, stream(INIT, parameter), np.arange(math.prod(shape)))
-    bound = 1.0 / math.sqrt(fan_in)
     return ((2.0 * u - 1.0) * bound).astype(np.float32).reshape(shape)
+
+
+def normal_values(
+    seed: int, parameter: int, shape: tuple[int, ...], zero_row: int | None = None
+) -> npt.NDArray[np.float32]:
+    """Normal values with mean 0 and deviation 1; one row may be 0."""
+    i = np.arange(math.prod(shape))
+    u, v = (uniform(seed, stream(INIT, parameter), 2 * i + k) for k in (0, 1))
+    values = np.sqrt(-2.0 * np.log(1.0 - u)) * np.cos(2.0 * math.pi * v)
+    values = values.astype(np.float32).reshape(shape)
+    if zero_row is not None:
+        values[zero_row] = 0.0
+    return values
 
 
 def dropout_kept(

@@ -21,14 +21,15 @@ class Table:
     classes: int
 
 
-def read_csv(path: Path, target: str) -> Table:
+def read_csv(path: Path, target: str, features: list[str] | None = None) -> Table:
     """Reads a file with a header, numeric columns and integer labels."""
     with path.open(newline="") as file:
         header, *rows = csv.reader(file)
     label = header.index(target)
     labels = [int(row[label]) for row in rows]
     index = {value: i for i, value in enumerate(sorted(set(labels)))}
-    cells = [[float(cell) for cell in row[:label] + row[label + 1 :]] for row in rows]
+    columns = [header.index(name) for name in features or header if name != target]
+    cells = [[float(row[column]) for column in columns] for row in rows]
     return Table(np.array(cells), np.array([index[value] for value in labels]), len(index))
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -74,11 +75,16 @@ def train(path: Path) -> Curve:
     data, options = job["data"], job["train"]
     seed: int = options["seed"]
 
-    table = features.read_csv(path.parent / data["train"], data["target"])
+    table = features.read_csv(path.parent / data["train"], data["target"], data.get("features"))
     training, validation = features.split(seed, len(table.x), data["validation"])
-    if data.get("normalize", "standard") != "standard":
-        raise ValueError("only standardised features are implemented")
-    x = torch.from_numpy(features.standardise(table.x, training))
+    match data.get("normalize", "standard"):
+        case "standard":
+            x = torch.from_numpy(features.standardise(table.x, training))
+        case "none":
+            x = torch.from_numpy(table.x.astype(np.float32))
+        case other:
+            raise ValueError(f"normalize = {other} is not implemented")
+    x = x.view(-1, *job["model"].get("input", [x.shape[1]]))
     y = torch.from_numpy(table.y)
     x_train, y_train, x_val, y_val = x[training], y[training], x[validation], y[validation]
 

@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{Job, Loss, Optimizer, Schedule, Train, Validation};
+use super::{Job, Loss, Normalize, Optimizer, Schedule, Train, Validation};
 use crate::{
     error::{Error, Result},
-    layer::Planned,
+    layer::{Layer, Planned},
 };
 
 impl Job {
@@ -19,6 +19,18 @@ impl Job {
             && !(f > 0.0 && f < 1.0)
         {
             return Err(wrong("data.validation", f, "a share of the rows between 0 and 1, such as 0.2"));
+        }
+        if let Some(input) = &self.model.input
+            && (input.is_empty() || input.contains(&0))
+        {
+            let found = format!("{input:?}");
+            return Err(wrong("model.input", found, "sizes of at least 1, such as [1, 28, 28]"));
+        }
+        if matches!(self.model.layers.first(), Some(Layer::Embedding { .. })) && self.data.normalize != Normalize::None
+        {
+            return Err(Error::invalid("`embedding` takes whole numbers, but `data.normalize` would scale them")
+                .at("key", "data.normalize")
+                .hint("set `normalize = \"none\"` under [data]"));
         }
         if self.limits.deadline == Some(Duration::ZERO) {
             return Err(wrong("limits.deadline", "0s", "a time above zero, such as \"10m\""));
@@ -120,9 +132,10 @@ impl Train {
     /// # Errors
     /// `InvalidRequest`, with the names that exist.
     pub fn check_freeze(&self, plan: &[Planned]) -> Result<()> {
-        let names: Vec<&str> = plan.iter().flat_map(|l| &l.parameters).map(|p| p.name.as_str()).collect();
+        let trainable = plan.iter().flat_map(|l| &l.parameters).filter(|p| p.is_trainable());
+        let names: Vec<&str> = trainable.map(|p| p.name.as_str()).collect();
         let layers: BTreeSet<&str> =
-            names.iter().filter_map(|name| name.rsplit_once('.')).map(|(layer, _)| layer).collect();
+            names.iter().flat_map(|name| name.match_indices('.').map(|(end, _)| &name[..end])).collect();
         for frozen in &self.freeze {
             if !names.contains(&frozen.as_str()) && !layers.contains(frozen.as_str()) {
                 return Err(Error::invalid(format!(
@@ -143,6 +156,38 @@ impl Train {
                 .hint("leave at least one layer out of it"));
         }
         Ok(())
+    }
+
+    /// Checks that every batch of `rows` training rows has enough values for the model's batch norms.
+    ///
+    /// # Errors
+    /// `InvalidRequest` where a batch norm would meet a single value for each channel.
+    pub fn check_batch_norms(&self, plan: &[Planned], rows: usize) -> Result<()> {
+        let last = if self.drop_last { 0 } else { rows % self.batch_size };
+        if self.batch_size > 1 && rows > 1 && last != 1 {
+            return Ok(());
+        }
+        let Some(layer) = plan.iter().find_map(single_value_norm) else { return Ok(()) };
+        let (name, kind, batch) = (&layer.name, layer.layer.kind(), self.batch_size);
+        let what = "needs more than one row in a batch";
+        Err(match self.batch_size {
+            1 => Error::invalid(format!("layer {name} ({kind}) {what}, but `batch_size` is 1"))
+                .at("key", "train.batch_size")
+                .hint("set `batch_size` to at least 2, with `drop_last = true` if one row is left over"),
+            _ => Error::invalid(format!(
+                "layer {name} ({kind}) {what}, but {rows} training rows in batches of {batch} leave one over"
+            ))
+            .at("key", "train.drop_last")
+            .hint("set `drop_last = true` under [train], or another `batch_size`"),
+        })
+    }
+}
+
+/// A batch norm with one value for each channel in a row.
+fn single_value_norm(layer: &Planned) -> Option<&Planned> {
+    match layer.layer {
+        Layer::BatchNorm1d(_) | Layer::BatchNorm2d(_) if layer.input[1..].iter().product::<usize>() == 1 => Some(layer),
+        _ => layer.body.iter().find_map(single_value_norm),
     }
 }
 

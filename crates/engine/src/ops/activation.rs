@@ -50,15 +50,27 @@ fn phi(x: f32) -> f32 {
 const ROOT: f32 = 0.797_884_6;
 const CUBIC: f32 = 0.044_715;
 
+/// `x Φ(x)`.
+#[inline(always)]
+pub(crate) fn gelu(x: f32) -> f32 {
+    x * phi(x)
+}
+
+/// The slope of [`gelu`]: Φ(x), and x times its density.
+#[inline(always)]
+pub(crate) fn gelu_slope(x: f32) -> f32 {
+    phi(x) + x * exp(-0.5 * x * x) * 0.398_942_3
+}
+
 impl Op for Activation {
     fn width(&self) -> usize {
         self.width
     }
 
-    fn forward(&self, _: Pass, _: &Parameters, x: &[f32], y: &mut [f32]) {
+    fn forward(&mut self, _: Pass<'_>, _: &Parameters, x: &[f32], y: &mut [f32]) {
         match self.kind {
             Kind::Relu => map(x, y, |_, x| x.max(0.0)),
-            Kind::Gelu => map(x, y, |_, x| x * phi(x)),
+            Kind::Gelu => map(x, y, |_, x| gelu(x)),
             Kind::GeluTanh => map(x, y, |_, x| 0.5 * x * (1.0 + tanh(ROOT * (x + CUBIC * x * x * x)))),
             Kind::Silu => map(x, y, |_, x| x * sigmoid(x)),
             Kind::Tanh => map(x, y, |_, x| tanh(x)),
@@ -66,14 +78,19 @@ impl Op for Activation {
         }
     }
 
-    fn backward(&self, _: Pass, _: &mut Parameters, x: &[f32], y: &[f32], dy: &mut [f32], dx: Option<&mut [f32]>) {
+    fn backward(
+        &mut self,
+        _: Pass<'_>,
+        _: &mut Parameters,
+        x: &[f32],
+        y: &[f32],
+        dy: &mut [f32],
+        dx: Option<&mut [f32]>,
+    ) {
         let Some(dx) = dx else { return };
         match self.kind {
             Kind::Relu => map_gradient(x, y, dy, dx, |_, y, dy| if y > 0.0 { dy } else { 0.0 }),
-            Kind::Gelu => map_gradient(x, y, dy, dx, |x, _, dy| {
-                // phi(x), and x times its density.
-                dy * (phi(x) + x * exp(-0.5 * x * x) * 0.398_942_3)
-            }),
+            Kind::Gelu => map_gradient(x, y, dy, dx, |x, _, dy| dy * gelu_slope(x)),
             Kind::GeluTanh => map_gradient(x, y, dy, dx, |x, _, dy| {
                 let t = tanh(ROOT * (x + CUBIC * x * x * x));
                 let slope = ROOT * (1.0 + 3.0 * CUBIC * x * x);

@@ -72,7 +72,7 @@ impl Op for Linear {
         self.outputs * self.repeats
     }
 
-    fn forward(&self, pass: Pass, parameters: &Parameters, x: &[f32], y: &mut [f32]) {
+    fn forward(&mut self, pass: Pass<'_>, parameters: &Parameters, x: &[f32], y: &mut [f32]) {
         let x = Matrix::new(x, pass.rows * self.repeats, self.inputs);
         let bias = self.bias.map(|slot| parameters.values(slot));
         let relu = self.relu;
@@ -93,8 +93,8 @@ impl Op for Linear {
     }
 
     fn backward(
-        &self,
-        pass: Pass,
+        &mut self,
+        pass: Pass<'_>,
         parameters: &mut Parameters,
         x: &[f32],
         y: &[f32],

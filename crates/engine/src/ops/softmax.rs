@@ -18,7 +18,7 @@ impl Op for Softmax {
         self.width
     }
 
-    fn forward(&self, _: Pass, _: &Parameters, x: &[f32], y: &mut [f32]) {
+    fn forward(&mut self, _: Pass<'_>, _: &Parameters, x: &[f32], y: &mut [f32]) {
         simd(
             #[inline(always)]
             || {
@@ -35,7 +35,15 @@ impl Op for Softmax {
         );
     }
 
-    fn backward(&self, _: Pass, _: &mut Parameters, _: &[f32], y: &[f32], dy: &mut [f32], dx: Option<&mut [f32]>) {
+    fn backward(
+        &mut self,
+        _: Pass<'_>,
+        _: &mut Parameters,
+        _: &[f32],
+        y: &[f32],
+        dy: &mut [f32],
+        dx: Option<&mut [f32]>,
+    ) {
         let Some(dx) = dx else { return };
         simd(
             #[inline(always)]

@@ -1,6 +1,6 @@
 use std::{collections::HashMap, path::Path};
 
-use outboard_core::job::Optimizer;
+use outboard_core::{job::Optimizer, layer::Initial};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -31,7 +31,9 @@ fn optimizers_agree_with_pytorch() {
             let start = file.tensor(&format!("start.{tensor}")).unwrap();
             let from = values.len();
             values.extend(floats(start.data()));
-            let parameter = Parameter { name: tensor.into(), shape: start.shape().to_vec(), fan_in: 1 };
+            let shape = start.shape().to_vec();
+            let parameter =
+                Parameter { name: tensor.into(), shape, initial: Initial::Constant(0.0), role: Role::Weight };
             let place = Place { transposed: false, ..Place::new(parameter, from) };
             layout.push(place);
         }

@@ -112,7 +112,7 @@ impl Client {
                 let hint = e.advice().unwrap_or("use a model.safetensors that `outboard train` wrote").to_string();
                 e.at("file", path.display()).hint(hint)
             })?;
-            let data = read(&file)?;
+            let data = read(&file)?.shaped(&file.facts.input)?;
             Ok((file, data))
         })
         .await

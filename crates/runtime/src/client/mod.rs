@@ -126,12 +126,20 @@ impl Client {
     fn prepare(self, job: Job) -> Result<Run> {
         job.check()?;
         let Training { schema, train, validation } = read_training(&job.data, &job.train.loss, job.train.seed)?;
+        let (train, validation) = match &job.model.input {
+            Some(input) => (train.shaped(input)?, validation.map(|data| data.shaped(input)).transpose()?),
+            None => (train, validation),
+        };
         let model = Architecture { layers: job.model.layers.clone(), input: train.shape.clone() };
         let plan = layer::plan(&model.layers, &model.input)?;
         check_outputs(&plan, &schema)?;
         check_class_weights(&job.train.loss, &schema)?;
         job.train.check_freeze(&plan)?;
         check_batches(&job, train.rows())?;
+        job.train.check_batch_norms(&plan, train.rows())?;
+        for data in std::iter::once(&train).chain(&validation) {
+            data.check_tokens(&job.model.layers)?;
+        }
         let weights = match &job.model.weights {
             Some(path) => read_weights(path, &plan)?,
             None => initial::weights(&plan, job.train.seed),

@@ -4,9 +4,9 @@ use std::{collections::BTreeSet, time::Duration};
 
 use outboard_core::{
     ErrorKind, Layer,
-    layer::GeluApproximation,
+    layer::{BatchNorm, EncoderActivation, Extent, GeluApproximation, Pool, Recurrent, plan},
     provider::Health,
-    task::{Ended, OperationKind, Revision},
+    task::{Architecture, Ended, OperationKind, Revision},
 };
 
 use crate::{
@@ -43,51 +43,119 @@ pub(super) async fn health_is_ready(suite: &Suite<'_>) -> Checked {
     }
 }
 
-/// One of each layer; each takes any number of features.
-fn layers() -> Vec<Layer> {
-    vec![
+/// Each layer at least once, in models that stay whole if some layers are left out, with the shape of a row of eight
+/// numbers.
+fn models() -> Vec<Architecture> {
+    let dense = vec![
         Layer::Linear { out: 8, bias: true },
         Layer::Relu,
         Layer::Linear { out: 8, bias: false },
+        Layer::BatchNorm1d(norm()),
         Layer::Gelu { approximate: GeluApproximation::None },
         Layer::Gelu { approximate: GeluApproximation::Tanh },
+        Layer::LayerNorm { eps: 1e-5 },
         Layer::Silu,
+        Layer::Residual { layers: vec![Layer::Tanh] },
         Layer::Tanh,
         Layer::Sigmoid,
         Layer::Softmax,
         Layer::Flatten,
         Layer::Dropout { p: 0.1 },
-    ]
+    ];
+    let both = Extent::square;
+    let windows = Pool { kernel: both(2), stride: Some(both(1)), padding: both(1) };
+    let image = vec![
+        Layer::Conv2d {
+            out: 3,
+            kernel: both(3),
+            stride: both(1),
+            padding: both(1),
+            dilation: both(1),
+            groups: 1,
+            bias: true,
+        },
+        Layer::BatchNorm2d(norm()),
+        Layer::MaxPool2d(windows.clone()),
+        Layer::AvgPool2d(windows),
+        Layer::AdaptiveAvgPool2d { out: both(2) },
+    ];
+    let windows = Pool { kernel: 2, stride: Some(1), padding: 1 };
+    let series = vec![
+        Layer::Conv1d { out: 3, kernel: 3, stride: 1, padding: 1, dilation: 1, groups: 1, bias: true },
+        Layer::MaxPool1d(windows.clone()),
+        Layer::AvgPool1d(windows),
+        Layer::AdaptiveAvgPool1d { out: 2 },
+    ];
+    let encoder = Layer::TransformerEncoder {
+        heads: 1,
+        ff: 8,
+        dropout: 0.1,
+        activation: EncoderActivation::Relu,
+        norm_first: false,
+    };
+    let sequence = vec![
+        Layer::PositionalEmbedding,
+        Layer::Lstm(Recurrent { out: 4, bias: true }),
+        encoder,
+        Layer::Gru(Recurrent { out: 4, bias: true }),
+        Layer::MeanPool,
+    ];
+    let tokens = vec![Layer::Embedding { tokens: 9, out: 4, padding_index: Some(0) }, Layer::LastPool];
+    [(dense, vec![8]), (image, vec![2, 2, 2]), (series, vec![2, 4]), (sequence, vec![4, 2]), (tokens, vec![8])]
+        .map(|(layers, input)| Architecture { layers, input })
+        .into()
 }
 
-fn job_of(suite: &Suite<'_>, mut layers: Vec<Layer>) -> Checked<Job> {
-    layers.push(Layer::Linear { out: 3, bias: true });
-    Ok(Job::with_layers(suite.store(), suite.name(), 1, layers)?)
+fn norm() -> BatchNorm {
+    BatchNorm { eps: 1e-5, momentum: 0.1 }
+}
+
+/// A job of the model with an output for each class behind it.
+fn job_of(suite: &Suite<'_>, mut model: Architecture) -> Checked<Job> {
+    if plan(&model.layers, &model.input)?.last().is_some_and(|last| last.output.len() > 1) {
+        model.layers.push(Layer::Flatten);
+    }
+    model.layers.push(Layer::Linear { out: 3, bias: true });
+    Ok(Job::with_model(suite.store(), suite.name(), 1, model)?)
 }
 
 pub(super) async fn claimed_layers_train(suite: &Suite<'_>) -> Checked {
     let provider = suite.provider().await;
     let claimed = &provider.capabilities().layers;
-    let known: Vec<_> = layers().into_iter().filter(|layer| claimed.iter().any(|name| name == layer.kind())).collect();
+    let is_claimed = |layer: &Layer| claimed.iter().any(|name| name == layer.kind());
+    let models: Vec<_> = models()
+        .into_iter()
+        .filter(|model| is_claimed(&model.layers[0]) || !matches!(model.layers[0], Layer::Embedding { .. }))
+        .map(|model| Architecture { layers: model.layers.into_iter().filter(is_claimed).collect(), ..model })
+        .filter(|model| !model.layers.is_empty())
+        .collect();
     for name in claimed {
-        ensure!(known.iter().any(|layer| layer.kind() == name), "the suite has no example of the layer `{name}`");
+        let has_example = models.iter().flat_map(|model| &model.layers).any(|layer| layer.kind() == name);
+        ensure!(has_example, "the suite has no example of the layer `{name}`");
     }
-    let job = job_of(suite, known)?;
-    let (_, events) = run(&*provider, &suite.task(&job, job.train_to(1))).await?;
-    let reference = Reference::run(suite.store(), &job.train_to(1)).await?;
-    ensure_same_curve(&epochs(&events), &reference.epochs, suite.is_exact())
+    for model in models {
+        let job = job_of(suite, model)?;
+        let (_, events) = run(&*provider, &suite.task(&job, job.train_to(1))).await?;
+        let reference = Reference::run(suite.store(), &job.train_to(1)).await?;
+        ensure_same_curve(&epochs(&events), &reference.epochs, suite.is_exact())?;
+    }
+    Ok(())
 }
 
 pub(super) async fn unclaimed_layers_are_refused(suite: &Suite<'_>) -> Checked {
     let provider = suite.provider().await;
     let claimed = &provider.capabilities().layers;
-    let unclaimed: Vec<_> = layers().into_iter().filter(|layer| !claimed.iter().any(|c| c == layer.kind())).collect();
+    let unclaimed: Vec<_> = models()
+        .into_iter()
+        .flat_map(|model| model.layers.into_iter().map(move |layer| (model.input.clone(), layer)))
+        .filter(|(_, layer)| !claimed.iter().any(|c| c == layer.kind()))
+        .collect();
     if unclaimed.is_empty() {
         return unsupported("it claims every layer");
     }
-    for layer in unclaimed {
+    for (input, layer) in unclaimed {
         let name = layer.kind();
-        let job = job_of(suite, vec![layer])?;
+        let job = job_of(suite, Architecture { layers: vec![layer], input })?;
         let error = failure(&*provider, &suite.task(&job, job.train_to(1))).await?;
         ensure!(error.kind() == ErrorKind::Unsupported, "the layer `{name}`: {error:?}");
     }
