@@ -67,7 +67,7 @@ fn trainer(request: &Request) -> Result<Trainer> {
     let x = (0..(ROWS * input) as u64).map(|i| stream.uniform(i) as f32 * 2.0 - 1.0).collect();
     let classes = *widths.last().ok_or("no layers")? as u64;
     let y = Target::Classes((0..ROWS as u64).map(|i| (stream.at(i << 32) % classes) as i64).collect());
-    let data = Dataset { shape: vec![*input], x, y };
+    let data = Dataset { shape: vec![*input], x: x.into(), y };
     let plan = layer::plan(&layers, &[*input])?;
     let tensors = initial::weights(&plan, 0).into_iter().map(|(name, t)| (format!("model.{name}"), t)).collect();
     let start = Checkpoint { position: Position::start("bench", 0), tensors };

@@ -1,6 +1,6 @@
 //! Losses with their gradients, and accuracy (`docs/protocol.md`, section 8).
 
-use outboard_core::job::Loss;
+use outboard_core::job::{ClassWeights, Loss};
 
 use crate::simd::{exp, sigmoid, simd};
 
@@ -53,7 +53,8 @@ pub fn evaluate(
         #[inline(always)]
         || match (loss, targets) {
             (Loss::CrossEntropy { label_smoothing, class_weights }, Targets::Classes(classes)) => {
-                cross_entropy(*label_smoothing as f32, class_weights.as_deref(), outputs, y, classes, gradient)
+                let weights = class_weights.as_ref().and_then(ClassWeights::each);
+                cross_entropy(*label_smoothing as f32, weights, outputs, y, classes, gradient)
             }
             (Loss::BceWithLogits { positive_weight }, Targets::Values(values)) => {
                 let p = *positive_weight as f32;

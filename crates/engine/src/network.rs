@@ -97,7 +97,7 @@ impl Network {
     /// Copies rows into the input buffer.
     pub fn load(&mut self, data: &Dataset, rows: &[u32]) {
         let width = self.input;
-        let copy = |(to, &row): (&mut [f32], &u32)| to.copy_from_slice(&data.x[row as usize * width..][..width]);
+        let copy = |(to, &row): (&mut [f32], &u32)| data.x.copy_row(row as usize, to);
         let input = &mut self.features[..rows.len() * width];
         if input.len() <= 1 << 14 {
             input.chunks_exact_mut(width).zip(rows).for_each(copy);

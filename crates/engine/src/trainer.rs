@@ -265,11 +265,11 @@ pub(crate) fn check_data(data: &Dataset, model: &Architecture, network: &Network
                 return Err(Error::invalid(format!("class {wrong} in the data, but the model has {outputs} outputs")));
             }
             if let Loss::CrossEntropy { class_weights: Some(weights), .. } = loss
-                && weights.len() != outputs
+                && weights.each().map(<[f32]>::len) != Some(outputs)
             {
                 return Err(Error::invalid(format!(
                     "`train.loss.class_weights` has {} weights, but there are {outputs} classes",
-                    weights.len()
+                    weights.each().map_or(0, <[f32]>::len)
                 ))
                 .at("key", "train.loss.class_weights")
                 .hint("give one weight for each class, in the order of the classes"));

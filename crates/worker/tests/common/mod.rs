@@ -58,7 +58,7 @@ impl Job {
         let stream = Stream::new(3, Domain::Weights, 7);
         let x = (0..self.rows as u64 * 32).map(|i| stream.uniform(i) as f32).collect();
         let y = Target::Classes((0..self.rows as i64).map(|i| i % 4).collect());
-        Dataset { shape: vec![32], x, y }.encode().unwrap()
+        Dataset { shape: vec![32], x: x.into(), y }.encode().unwrap()
     }
 
     pub fn start(&self) -> Vec<u8> {
