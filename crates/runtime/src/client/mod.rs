@@ -19,12 +19,12 @@ pub use gc::Removed;
 use outboard_core::{
     ComputeProvider, Digest, Error, ErrorKind, NanoUsd, Result,
     error::IoContext,
-    job::{Job, Loss},
+    job::{ClassWeights, Job, Loss},
     layer::{self, Planned},
     task::{self, Architecture},
 };
 use outboard_data::{Training, read_training};
-use outboard_protocol::{Checkpoint, PROTOCOL_VERSION, Position, Schema, TargetColumn, Tensors, initial, tensors};
+use outboard_protocol::{Checkpoint, PROTOCOL_VERSION, Position, Schema, Target, TargetColumn, Tensors, initial, tensors};
 use outboard_store::{FolderStore, atomic};
 pub use run::{Run, RunEvent, Started};
 
@@ -123,7 +123,7 @@ impl Client {
         self.config.home.join("jobs")
     }
 
-    fn prepare(self, job: Job) -> Result<Run> {
+    fn prepare(self, mut job: Job) -> Result<Run> {
         job.check()?;
         let Training { schema, train, validation } = read_training(&job.data, &job.train.loss, job.train.seed)?;
         let (train, validation) = match &job.model.input {
@@ -133,6 +133,12 @@ impl Client {
         let model = Architecture { layers: job.model.layers.clone(), input: train.shape.clone() };
         let plan = layer::plan(&model.layers, &model.input)?;
         check_outputs(&plan, &schema)?;
+        if let (Loss::CrossEntropy { class_weights: Some(weights), .. }, Target::Classes(classes)) =
+            (&mut job.train.loss, &train.y)
+            && weights.each().is_none()
+        {
+            *weights = ClassWeights::balanced(classes, schema.target.outputs());
+        }
         check_class_weights(&job.train.loss, &schema)?;
         job.train.check_freeze(&plan)?;
         check_batches(&job, train.rows())?;
@@ -211,10 +217,11 @@ fn check_outputs(plan: &[Planned], schema: &Schema) -> Result<()> {
     if *found == [needed] {
         return Ok(());
     }
-    let (index, kind, column) = (last.index, last.layer.kind(), schema.target.name());
-    let why = match &schema.target {
-        TargetColumn::Classes { .. } => format!("`{column}` has {needed} classes"),
-        _ => format!("`{column}` needs 1 output"),
+    let (index, kind) = (last.index, last.layer.kind());
+    let why = match (&schema.target, schema.target.names()) {
+        (TargetColumn::Classes { name, .. }, _) => format!("`{name}` has {needed} classes"),
+        (_, [column]) => format!("`{column}` needs 1 output"),
+        (_, columns) => format!("there are {} targets", columns.len()),
     };
     // The layer to be changed is the last one that has outputs of its own.
     let linear = plan.iter().rev().find(|layer| layer.layer.kind() == "linear").map(|layer| layer.index);
@@ -239,7 +246,7 @@ fn check_class_weights(loss: &Loss, schema: &Schema) -> Result<()> {
     else {
         return Ok(());
     };
-    let (found, needed) = (weights.len(), classes.len());
+    let (found, needed) = (weights.each().map_or(0, <[f32]>::len), classes.len());
     if found == needed {
         return Ok(());
     }
