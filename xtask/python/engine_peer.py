@@ -2,12 +2,12 @@
 
 Reads one JSON object per line and answers each with one line:
 
-    {"model":"mlp","optimizer":"sgd","variant":"eager","threads":2,"batch":64,"steps":200,
-     "layers":[784,256,128,10]}
+    {"model":"mlp","optimizer":"sgd","variant":"eager","threads":2,"batch":64,"steps":200}
     {"samples_per_second":..,"seconds":..,"peak_rss_bytes":..}
 
-`optimizer` is `sgd` or `adam`; `variant` is `eager` or `fused`, PyTorch's fused optimizers. With
-`--first-step` it trains one step, prints `{"done":true,"peak_rss_bytes":..}` and ends.
+`model` is `mlp`, `cnn`, `transformer` or `lstm`; `optimizer` is `sgd` or `adam`; `variant` is
+`eager` or `fused`, PyTorch's fused optimizers. With `--first-step MODEL` it trains one step, prints
+`{"done":true,"peak_rss_bytes":..}` and ends.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -38,26 +37,65 @@ class Setting:
     variant: str
     threads: int
     batch: int
-    layers: tuple[int, ...]
 
 
-def build(setting: Setting) -> tuple[nn.Module, torch.optim.Optimizer]:
-    """The model and its optimizer."""
-    if setting.model != "mlp":
-        raise ValueError(f"unknown model {setting.model}")
-    widths = setting.layers
-    modules: list[nn.Module] = []
-    for inputs, outputs in pairwise(widths):
-        modules += [nn.Linear(inputs, outputs), nn.ReLU()]
-    model = nn.Sequential(*modules[:-1])
+class Encoder(nn.Module):
+    """Token embeddings, two encoder layers, the mean over positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(1000, 64)
+        layers = [nn.TransformerEncoderLayer(64, 4, 128, 0.0, batch_first=True) for _ in range(2)]
+        self.layers = nn.Sequential(*layers)
+        self.head = nn.Linear(64, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.head(self.layers(self.embedding(x)).mean(dim=1))
+        return y
+
+
+class Recurrent(nn.Module):
+    """An LSTM and a linear layer on its last state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(32, 128, batch_first=True)
+        self.head = nn.Linear(128, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.head(self.lstm(x)[0][:, -1])
+        return y
+
+
+def modules(name: str) -> tuple[nn.Module, tuple[int, ...], int]:
+    """A model, the shape of a row, and its classes."""
+    match name:
+        case "mlp":
+            layers = [nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU()]
+            return nn.Sequential(*layers, nn.Linear(128, 10)), (784,), 10
+        case "cnn":
+            body = [nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+            body += [nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+            head = [nn.Flatten(), nn.Linear(3136, 128), nn.ReLU(), nn.Linear(128, 10)]
+            return nn.Sequential(*body, *head), (1, 28, 28), 10
+        case "transformer":
+            return Encoder(), (32,), 4
+        case "lstm":
+            return Recurrent(), (32, 32), 10
+        case other:
+            raise ValueError(f"unknown model {other}")
+
+
+def build(setting: Setting, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer of a model."""
     if setting.variant not in ("eager", "fused"):
         raise ValueError(f"unknown variant {setting.variant}")
     fused = setting.variant == "fused"
     match setting.optimizer:
         case "sgd":
-            return model, torch.optim.SGD(model.parameters(), lr=0.01, fused=fused)
+            return torch.optim.SGD(model.parameters(), lr=0.01, fused=fused)
         case "adam":
-            return model, torch.optim.Adam(model.parameters(), lr=1e-3, fused=fused)
+            return torch.optim.Adam(model.parameters(), lr=1e-3, fused=fused)
         case other:
             raise ValueError(f"unknown optimizer {other}")
 
@@ -70,10 +108,12 @@ class Run:
             raise ValueError(f"batch is {setting.batch}, there are {ROWS} rows")
         torch.manual_seed(0)
         self.setting = setting
-        self.model, self.optimizer = build(setting)
+        self.model, shape, classes = modules(setting.model)
+        self.optimizer = build(setting, self.model)
         self.loss = nn.CrossEntropyLoss()
-        self.x = torch.randn(ROWS, setting.layers[0])
-        self.y = torch.randint(setting.layers[-1], (ROWS,))
+        takes_tokens = setting.model == "transformer"
+        self.x = torch.randint(1000, (ROWS, *shape)) if takes_tokens else torch.randn(ROWS, *shape)
+        self.y = torch.randint(classes, (ROWS,))
         self.indices = self.batches()
 
     def batches(self) -> Iterator[Tensor]:
@@ -111,7 +151,6 @@ def answer(request: dict[str, Any], runs: dict[Setting, Run]) -> dict[str, Any]:
         request["variant"],
         request["threads"],
         request["batch"],
-        tuple(request["layers"]),
     )
     torch.set_num_threads(setting.threads)
     if setting not in runs:
@@ -127,9 +166,10 @@ def answer(request: dict[str, Any], runs: dict[Setting, Run]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="PyTorch's side of the engine benchmark.")
-    parser.add_argument("--first-step", action="store_true", help="train one step and end")
-    if parser.parse_args().first_step:
-        Run(Setting("mlp", "sgd", "eager", 2, 64, (784, 256, 128, 10))).train(1)
+    parser.add_argument("--first-step", metavar="MODEL", help="train one step of it and end")
+    first = parser.parse_args().first_step
+    if first:
+        Run(Setting(first, "sgd", "eager", 2, 64)).train(1)
         print(json.dumps({"done": True, "peak_rss_bytes": peak_rss_bytes()}), flush=True)
         return
     runs: dict[Setting, Run] = {}

@@ -2,12 +2,14 @@
 //!
 //! # Layout
 //!
+//! - [`model`]: what can be trained
 //! - [`peer`]: a process that trains on request
 //! - [`measure`]: what is asked of the peers, in turn
 //! - [`statistics`]: medians and quartiles
 //! - [`report`]: the table, the JSON, the goals
 
 mod measure;
+mod model;
 mod peer;
 mod report;
 mod statistics;
@@ -15,7 +17,7 @@ mod statistics;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 
-use self::measure::Measurements;
+use self::{measure::Measurements, model::Model};
 use crate::{command, python, workspace::Workspace};
 
 /// What to measure.
@@ -30,6 +32,9 @@ pub(crate) enum Bench {
 /// How to measure the engine.
 #[derive(Args)]
 pub(crate) struct Engine {
+    /// What is trained
+    #[arg(long, value_enum, default_value_t = Model::Mlp)]
+    model: Model,
     /// Rounds in which each contestant runs once; a shared machine needs at least 10
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     pairs: u32,
@@ -51,7 +56,7 @@ pub(crate) fn run(workspace: &Workspace, bench: &Bench) -> Result<()> {
     let mut ours = workspace.command(worker);
     let mut pytorch = python::python(workspace)?;
     pytorch.arg("xtask/python/engine_peer.py");
-    let measurements = Measurements::take(&mut ours, &mut pytorch, engine.pairs, engine.seconds_per_run)?;
+    let measurements = Measurements::take(engine.model, &mut ours, &mut pytorch, engine.pairs, engine.seconds_per_run)?;
     if engine.json {
         println!("{:#}", report::json(&measurements));
     } else {

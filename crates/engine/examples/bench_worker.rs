@@ -29,8 +29,6 @@ struct Request {
     batch: usize,
     #[serde(default)]
     steps: usize,
-    #[serde(default = "mlp")]
-    layers: Vec<usize>,
 }
 
 fn sgd() -> String {
@@ -45,33 +43,61 @@ fn batch() -> usize {
     64
 }
 
-fn mlp() -> Vec<usize> {
-    vec![784, 256, 128, 10]
-}
-
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-fn trainer(request: &Request) -> Result<Trainer> {
-    let (input, widths) = request.layers.split_first().ok_or("no layers")?;
-    let mut layers = Vec::new();
-    for &out in widths {
-        layers.extend([Layer::Linear { out, bias: true }, Layer::Relu]);
+/// The layers of a model, the shape of a row, and its classes.
+fn model(name: &str) -> Result<(Architecture, usize)> {
+    let linear = |out: usize| json!({"type": "linear", "out": out});
+    let conv = |out: usize| json!({"type": "conv2d", "out": out, "kernel": 3, "padding": 1});
+    let pool = json!({"type": "max_pool2d", "kernel": 2});
+    let encoder = json!({"type": "transformer_encoder", "heads": 4, "ff": 128, "dropout": 0.0});
+    let (layers, input, classes) = match name {
+        "mlp" => (json!([linear(256), "relu", linear(128), "relu", linear(10)]), vec![784], 10),
+        "cnn" => {
+            let head = [json!("flatten"), linear(128), json!("relu"), linear(10)];
+            let body = [conv(32), json!("relu"), pool.clone(), conv(64), json!("relu"), pool];
+            (json!([&body[..], &head[..]].concat()), vec![1, 28, 28], 10)
+        }
+        "transformer" => {
+            let embedding = json!({"type": "embedding", "tokens": 1000, "out": 64});
+            (json!([embedding, encoder, encoder, "mean_pool", linear(4)]), vec![32], 4)
+        }
+        "lstm" => (json!([{"type": "lstm", "out": 128}, "last_pool", linear(10)]), vec![32, 32], 10),
+        other => return Err(format!("unknown model {other}").into()),
+    };
+    #[derive(Deserialize)]
+    struct Model {
+        #[serde(deserialize_with = "layer::list")]
+        layers: Vec<Layer>,
     }
-    layers.pop();
+    let Model { layers } = serde_json::from_value(json!({"layers": layers}))?;
+    Ok((Architecture { layers, input }, classes))
+}
+
+fn trainer(request: &Request) -> Result<Trainer> {
+    let (model, classes) = model(&request.model)?;
     let lr = if request.optimizer == "sgd" { 0.01 } else { 1e-3 };
     let train: Train = serde_json::from_value(json!({
         "loss": "cross_entropy", "optimizer": {"type": request.optimizer, "lr": lr},
         "epochs": u32::MAX, "batch_size": request.batch,
     }))?;
     let stream = Stream::new(1, Domain::Weights, 99);
-    let x = (0..(ROWS * input) as u64).map(|i| stream.uniform(i) as f32 * 2.0 - 1.0).collect();
-    let classes = *widths.last().ok_or("no layers")? as u64;
-    let y = Target::Classes((0..ROWS as u64).map(|i| (stream.at(i << 32) % classes) as i64).collect());
-    let data = Dataset { shape: vec![*input], x: x.into(), y };
-    let plan = layer::plan(&layers, &[*input])?;
+    let tokens = match model.layers[0] {
+        Layer::Embedding { tokens, .. } => Some(tokens as u64),
+        _ => None,
+    };
+    let number = |i: u64| match tokens {
+        Some(tokens) => (stream.at(i) % tokens) as f32,
+        None => stream.uniform(i) as f32 * 2.0 - 1.0,
+    };
+    let width: usize = model.input.iter().product();
+    let x = (0..(ROWS * width) as u64).map(number).collect();
+    let y = Target::Classes((0..ROWS as u64).map(|i| (stream.at(i << 32) % classes as u64) as i64).collect());
+    let data = Dataset { shape: model.input.clone(), x, y };
+    let plan = layer::plan(&model.layers, &model.input)?;
     let tensors = initial::weights(&plan, 0).into_iter().map(|(name, t)| (format!("model.{name}"), t)).collect();
     let start = Checkpoint { position: Position::start("bench", 0), tensors };
-    Ok(Trainer::new(&Architecture { layers, input: vec![*input] }, &train, data, None, &start)?)
+    Ok(Trainer::new(&model, &train, data, None, &start)?)
 }
 
 fn steps(trainer: &mut Trainer, count: usize) -> Result<()> {
@@ -120,8 +146,9 @@ fn pool(threads: usize) -> Result<ThreadPool> {
 }
 
 fn main() -> Result<()> {
-    if std::env::args().any(|arg| arg == "--first-step") {
-        let request: Request = serde_json::from_value(json!({"model": "mlp"}))?;
+    let mut arguments = std::env::args().skip_while(|arg| arg != "--first-step").skip(1);
+    if let Some(model) = arguments.next() {
+        let request: Request = serde_json::from_value(json!({"model": model}))?;
         pool(request.threads)?
             .install(|| steps(&mut trainer(&request).map_err(|e| e.to_string())?, 1).map_err(|e| e.to_string()))?;
         println!("{}", json!({"done": true, "peak_rss_bytes": peak_rss()}));

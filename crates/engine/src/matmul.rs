@@ -6,7 +6,7 @@
 
 use rayon::prelude::*;
 
-use crate::simd::simd;
+use crate::{simd::simd, tiles::Small};
 
 /// Rows and columns of a tile.
 const TILE: usize = 64;
@@ -31,20 +31,25 @@ impl<'a> Matrix<'a> {
         Self { data, rows, cols, row_stride: cols, col_stride: 1 }
     }
 
-    /// A matrix whose rows lie `stride` apart.
-    pub(crate) fn strided(data: &'a [f32], rows: usize, cols: usize, stride: usize) -> Self {
-        assert!(cols <= stride && (rows == 0 || (rows - 1) * stride + cols <= data.len()), "a {rows} x {cols} matrix");
-        Self { data, rows, cols, row_stride: stride, col_stride: 1 }
-    }
-
     /// The same elements with rows and columns exchanged.
     pub(crate) fn transposed(self) -> Self {
         Self { rows: self.cols, cols: self.rows, row_stride: self.col_stride, col_stride: self.row_stride, ..self }
     }
 
-    /// Number of columns.
-    pub(crate) fn columns_count(self) -> usize {
-        self.cols
+    /// Rows and columns.
+    pub(crate) fn size(self) -> [usize; 2] {
+        [self.rows, self.cols]
+    }
+
+    /// Copies the elements to rows that lie `stride` apart.
+    pub(crate) fn copy_rows(self, to: &mut [f32], stride: usize) {
+        for (row, to) in to.chunks_mut(stride).take(self.rows).enumerate() {
+            let from = &self.data[row * self.row_stride..];
+            match self.col_stride {
+                1 => to[..self.cols].copy_from_slice(&from[..self.cols]),
+                step => to[..self.cols].iter_mut().zip(from.iter().step_by(step)).for_each(|(to, x)| *to = *x),
+            }
+        }
     }
 
     /// `sums[c]` = sum of column `c`. The matrix must be row-major.
@@ -56,14 +61,11 @@ impl<'a> Matrix<'a> {
     /// `sums[c] +=` sum of column `c`. The matrix must be row-major.
     pub(crate) fn add_rows(self, sums: &mut [f32]) {
         assert!(self.col_stride == 1 && self.row_stride == self.cols && sums.len() == self.cols);
-        simd(
-            #[inline(always)]
-            || {
-                for row in self.data.chunks_exact(self.cols) {
-                    sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
-                }
-            },
-        );
+        in_parts(self.data, self.cols, sums, |rows, sums| {
+            for row in rows.chunks_exact(sums.len()) {
+                sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
+            }
+        });
     }
 
     /// Columns `first .. first + count`.
@@ -71,6 +73,28 @@ impl<'a> Matrix<'a> {
         assert!(first + count <= self.cols);
         Self { data: &self.data[(first * self.col_stride).min(self.data.len())..], cols: count, ..self }
     }
+}
+
+/// Rows that are added up by themselves: the rounding error of a long sum grows with its length.
+const ROWS: usize = 64;
+
+/// Adds to `sums` what `add` makes of some rows at a time, compiled for vector units.
+#[inline(always)]
+pub(crate) fn in_parts(data: &[f32], cols: usize, sums: &mut [f32], add: impl Fn(&[f32], &mut [f32])) {
+    simd(
+        #[inline(always)]
+        || {
+            if data.len() <= ROWS * cols {
+                return add(data, sums);
+            }
+            let mut part = vec![0.0; sums.len()];
+            for rows in data.chunks(ROWS * cols) {
+                part.fill(0.0);
+                add(rows, &mut part);
+                sums.iter_mut().zip(&part).for_each(|(sum, x)| *sum += x);
+            }
+        },
+    );
 }
 
 /// `c = a b`, row-major; then `finish(row, first_column, elements)` for each row of each tile, while it is in cache.
@@ -110,15 +134,18 @@ pub(crate) fn product_here(c: &mut [f32], a: Matrix<'_>, b: Matrix<'_>) {
 
 /// `c += a b`, row-major, on this thread.
 pub(crate) fn add_product_here(c: &mut [f32], a: Matrix<'_>, b: Matrix<'_>) {
+    if b.col_stride == 1 && b.cols <= SHORT {
+        assert_eq!(c.len(), a.rows * b.cols);
+        let (size, a_strides) = ([a.rows, b.cols, a.cols], [a.row_stride, a.col_stride]);
+        let (b_stride, c_stride) = (b.row_stride, b.cols);
+        let (a, b) = (a.data, b.data);
+        return pulp::Arch::new().dispatch(Small { size, a, a_strides, b, b_stride, c, c_stride, add: true });
+    }
     whole(c, a, b).compute(a, b, true);
 }
 
-/// `c += a b` on this thread, where `c` has rows that lie `stride` apart.
-pub(crate) fn add_product_strided(c: &mut [f32], stride: usize, a: Matrix<'_>, b: Matrix<'_>) {
-    assert!(b.cols <= stride && a.rows > 0 && (a.rows - 1) * stride + b.cols <= c.len());
-    // SAFETY: the tile lies within `c`, which is borrowed for the call.
-    unsafe { Tile::new(c.as_mut_ptr(), a.rows, b.cols, stride) }.compute(a, b, true);
-}
+/// Rows up to this long stay in cache as they are; longer ones are packed first.
+const SHORT: usize = 512;
 
 /// All of `c` as one tile. What it points to must not outlive the borrow of `c`.
 fn whole(c: &mut [f32], a: Matrix<'_>, b: Matrix<'_>) -> Tile {

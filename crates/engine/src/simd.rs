@@ -53,21 +53,23 @@ pub fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
-/// Partial sums that [`fold`] keeps: enough for every vector unit, and the same on all.
+/// Elements that loops take at a time: enough for every vector unit, and the same on all.
 const LANES: usize = 16;
 
-/// The sum of `f(i)` over `0..n`, in an order that vector units can follow and that is the same on every CPU.
+/// The sum of `f` over elements of slices of one length, in an order that vector units can follow and that is the same
+/// on every CPU.
 #[inline(always)]
-pub fn fold(n: usize, f: impl Fn(usize) -> f32) -> f32 {
+pub fn fold<const N: usize>(slices: [&[f32]; N], f: impl Fn([f32; N]) -> f32) -> f32 {
+    let chunks = slices.map(|slice| slice.as_chunks::<LANES>());
     let mut sums = [0.0f32; LANES];
-    let whole = n / LANES * LANES;
-    for from in (0..whole).step_by(LANES) {
+    for i in 0..chunks.first().map_or(0, |(whole, _)| whole.len()) {
+        let chunk = chunks.map(|(whole, _)| &whole[i]);
         for (lane, sum) in sums.iter_mut().enumerate() {
-            *sum += f(from + lane);
+            *sum += f(std::array::from_fn(|k| chunk[k][lane]));
         }
     }
-    for i in whole..n {
-        sums[i - whole] += f(i);
+    for (lane, sum) in sums.iter_mut().enumerate().take(chunks.first().map_or(0, |(_, rest)| rest.len())) {
+        *sum += f(chunks.map(|(_, rest)| rest[lane]));
     }
     let mut width = LANES;
     while width > 1 {
@@ -77,6 +79,25 @@ pub fn fold(n: usize, f: impl Fn(usize) -> f32) -> f32 {
         }
     }
     sums[0]
+}
+
+/// `y = f(y, x)` for elements of slices of one length, which may be short.
+#[inline(always)]
+pub fn update<const N: usize>(y: &mut [f32], slices: [&[f32]; N], f: impl Fn(f32, [f32; N]) -> f32) {
+    let (whole, rest) = y.as_chunks_mut::<LANES>();
+    let chunks = slices.map(|slice| slice.as_chunks::<LANES>());
+    for (i, y) in whole.iter_mut().enumerate() {
+        let chunk = chunks.map(|(whole, _)| &whole[i]);
+        // Apart from `y`, so that nothing is read again after a write.
+        let mut new = [0.0; LANES];
+        for (lane, new) in new.iter_mut().enumerate() {
+            *new = f(y[lane], std::array::from_fn(|k| chunk[k][lane]));
+        }
+        *y = new;
+    }
+    for (i, y) in rest.iter_mut().enumerate() {
+        *y = f(*y, chunks.map(|(_, rest)| rest[i]));
+    }
 }
 
 /// The largest element; NaN counts for nothing.
@@ -97,7 +118,7 @@ pub fn largest(x: &[f32]) -> f32 {
 pub fn sum(x: &[f32]) -> f32 {
     simd(
         #[inline(always)]
-        || fold(x.len(), |i| x[i]),
+        || fold([x], |[x]| x),
     )
 }
 

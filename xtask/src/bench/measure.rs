@@ -5,19 +5,18 @@ use std::process::Command;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::peer::{FirstStep, Peer};
-
-/// The widths of the model that is trained.
-pub(super) const LAYERS: [u32; 4] = [784, 256, 128, 10];
-
-/// The rows of a step.
-pub(super) const BATCH: u32 = 64;
+use super::{
+    model::Model,
+    peer::{FirstStep, Peer},
+};
 
 /// How often each peer is started to measure its first step.
 const STARTS: usize = 5;
 
 /// Everything that was measured.
 pub(super) struct Measurements {
+    /// What was trained.
+    pub(super) model: Model,
     /// Runs, by setting.
     pub(super) settings: Vec<Setting>,
     /// Our starts.
@@ -51,8 +50,14 @@ pub(super) struct Round {
 
 impl Measurements {
     /// Starts the peers and measures for some minutes, telling the terminal how far it is.
-    pub(super) fn take(ours: &mut Command, pytorch: &mut Command, rounds: u32, seconds: f64) -> Result<Self> {
-        let mut peers = Peers { ours: Peer::start(ours)?, pytorch: Peer::start(pytorch)?, seconds };
+    pub(super) fn take(
+        model: Model,
+        ours: &mut Command,
+        pytorch: &mut Command,
+        rounds: u32,
+        seconds: f64,
+    ) -> Result<Self> {
+        let mut peers = Peers { model, ours: Peer::start(ours)?, pytorch: Peer::start(pytorch)?, seconds };
         let mut settings = Vec::new();
         for threads in [2, 1] {
             for optimizer in ["sgd", "adam"] {
@@ -63,8 +68,8 @@ impl Measurements {
         drop(peers);
 
         eprintln!("{STARTS} starts");
-        let mut measurements = Self { settings, our_starts: Vec::new(), pytorch_starts: Vec::new() };
-        let (ours, pytorch) = (ours.arg("--first-step"), pytorch.arg("--first-step"));
+        let mut measurements = Self { model, settings, our_starts: Vec::new(), pytorch_starts: Vec::new() };
+        let [ours, pytorch] = [ours, pytorch].map(|peer| peer.args(["--first-step", model.name()]));
         for _ in 0..STARTS {
             measurements.our_starts.push(FirstStep::measure(ours)?);
             measurements.pytorch_starts.push(FirstStep::measure(pytorch)?);
@@ -74,6 +79,7 @@ impl Measurements {
 }
 
 struct Peers {
+    model: Model,
     ours: Peer,
     pytorch: Peer,
     seconds: f64,
@@ -89,19 +95,20 @@ enum Contestant {
 impl Peers {
     fn setting(&mut self, threads: u32, optimizer: &'static str, rounds: u32) -> Result<Setting> {
         const ALL: [Contestant; 3] = [Contestant::Ours, Contestant::Eager, Contestant::Fused];
+        let model = self.model;
         let request = |contestant, steps: u64| {
             let variant = if matches!(contestant, Contestant::Fused) { "fused" } else { "eager" };
             json!({
-                "model": "mlp", "layers": LAYERS, "batch": BATCH, "optimizer": optimizer,
+                "model": model.name(), "batch": model.batch(), "optimizer": optimizer,
                 "variant": variant, "threads": threads, "steps": steps,
             })
         };
         let mut steps = [0; 3];
         for contestant in ALL {
             // The second run is warm.
-            self.rate(contestant, &request(contestant, 100))?;
-            let rate = self.rate(contestant, &request(contestant, 100))?;
-            steps[contestant as usize] = ((self.seconds * rate / f64::from(BATCH)) as u64).max(1);
+            self.rate(contestant, &request(contestant, 30))?;
+            let rate = self.rate(contestant, &request(contestant, 30))?;
+            steps[contestant as usize] = ((self.seconds * rate / f64::from(model.batch())) as u64).max(1);
         }
         let mut setting = Setting { threads, optimizer, rounds: Vec::new() };
         for number in 0..rounds {
@@ -134,24 +141,6 @@ impl Peers {
     /// The peak is measured right after the run: a core's clock moves.
     fn share_of_peak(&mut self, rate: f64) -> Result<f64> {
         let gflops = self.ours.ask(&json!({"model": "fma", "threads": 1}), "gflops")?;
-        Ok(rate * flops_per_sample(&LAYERS) / (gflops * 1e9))
-    }
-}
-
-/// Floating-point operations of the matrix products alone, forward and backward. The first layer's input needs no
-/// gradient.
-fn flops_per_sample(layers: &[u32]) -> f64 {
-    let products: Vec<f64> = layers.windows(2).map(|pair| 2.0 * f64::from(pair[0]) * f64::from(pair[1])).collect();
-    3.0 * products.iter().sum::<f64>() - products.first().copied().unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_layer_has_two_products_and_the_others_three() {
-        assert_eq!(flops_per_sample(&[3, 5]), 2.0 * 2.0 * 15.0);
-        assert_eq!(flops_per_sample(&[3, 5, 2]), 2.0 * 2.0 * 15.0 + 3.0 * 2.0 * 10.0);
+        Ok(rate * self.model.flops_per_sample() / (gflops * 1e9))
     }
 }

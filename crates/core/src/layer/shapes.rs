@@ -263,7 +263,7 @@ impl Place<'_, '_> {
         self.outputs(out)?;
         self.at_least_one("groups", groups)?;
         let (channels, sizes) = self.channels(window)?;
-        if channels % groups != 0 || out % groups != 0 {
+        if !channels.is_multiple_of(groups) || !out.is_multiple_of(groups) {
             return Err(self
                 .wrong(format!("{channels} channels and `out` = {out} can't both be cut into {groups} groups"))
                 .hint("set `groups` to a number that divides both"));

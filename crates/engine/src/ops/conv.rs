@@ -9,9 +9,9 @@ use rayon::prelude::*;
 use self::{columns::Columns, fused_pool::FusedPool};
 use super::{Op, PARTS, Pass, parts_of, pool::image, rows_per_part};
 use crate::{
-    matmul::{Matrix, add_product_here, product_here},
     parameters::{Parameters, Slot},
     simd::{self, simd},
+    tiles::{Small, transpose},
 };
 
 /// Elements of a weight that one thread adds up and updates at a time.
@@ -33,6 +33,9 @@ struct Part {
     full: Vec<f32>,
     /// Where pooling found the largest elements, for each sample.
     chosen: Vec<u32>,
+    /// The gradient of `full`, and that of the weight, with rows and columns exchanged.
+    turned: Vec<f32>,
+    turned_slope: Vec<f32>,
     /// Gradients.
     weight: Vec<f32>,
     bias: Vec<f32>,
@@ -159,7 +162,7 @@ impl Filters {
         let [outputs, filter, places] = self.group();
         let groups = weight.chunks_exact(outputs * filter).zip(columns.chunks_exact(filter * places));
         for (out, (weight, columns)) in out.chunks_exact_mut(outputs * places).zip(groups) {
-            product_here(out, Matrix::new(weight, outputs, filter), Matrix::new(columns, filter, places));
+            multiply([outputs, places, filter], (weight, [filter, 1]), columns, out, false);
         }
     }
 
@@ -190,11 +193,13 @@ impl Filters {
         dy: &mut [f32],
         mut dx: Option<&mut [f32]>,
     ) {
-        let Part { columns: scratch, full, chosen, weight: weight_slope, bias: bias_slope } = part;
+        let Part { columns: scratch, full, turned, chosen, turned_slope, weight: weight_slope, bias: bias_slope } =
+            part;
         let (before, after) = (self.columns.sample(), self.width());
         let [outputs, filter, places] = self.group();
         if trained {
-            weight_slope.clear();
+            turned_slope.clear();
+            turned_slope.resize(weight.len(), 0.0);
             weight_slope.resize(weight.len(), 0.0);
             bias_slope.clear();
             bias_slope.resize(self.out, 0.0);
@@ -221,9 +226,10 @@ impl Filters {
             if trained {
                 let columns = self.columns.of(x, scratch);
                 let groups = dy.chunks_exact(outputs * places).zip(columns.chunks_exact(filter * places));
-                for (slope, (dy, columns)) in weight_slope.chunks_exact_mut(outputs * filter).zip(groups) {
-                    let columns = Matrix::new(columns, filter, places).transposed();
-                    add_product_here(slope, Matrix::new(dy, outputs, places), columns);
+                for (slope, (dy, columns)) in turned_slope.chunks_exact_mut(outputs * filter).zip(groups) {
+                    turned.resize(outputs * places, 0.0);
+                    turn(dy, [outputs, places], turned);
+                    multiply([filter, outputs, places], (columns, [places, 1]), turned, slope, true);
                 }
             }
             if let Some(dx) = dx.as_deref_mut() {
@@ -231,11 +237,29 @@ impl Filters {
                 self.columns.gather(dx, scratch, |columns| {
                     let groups = weight.chunks_exact(outputs * filter).zip(dy.chunks_exact(outputs * places));
                     for (columns, (weight, dy)) in columns.chunks_exact_mut(filter * places).zip(groups) {
-                        let weight = Matrix::new(weight, outputs, filter).transposed();
-                        product_here(columns, weight, Matrix::new(dy, outputs, places));
+                        multiply([filter, places, outputs], (weight, [1, filter]), dy, columns, false);
                     }
                 });
             }
         }
+        if trained {
+            let groups =
+                turned_slope.chunks_exact(outputs * filter).zip(weight_slope.chunks_exact_mut(outputs * filter));
+            groups.for_each(|(turned, slope)| turn(turned, [filter, outputs], slope));
+        }
     }
+}
+
+/// `c = a b` or `c += a b`, where all but `a` are row-major.
+fn multiply(size: [usize; 3], (a, a_strides): (&[f32], [usize; 2]), b: &[f32], c: &mut [f32], add: bool) {
+    let [_, columns, _] = size;
+    pulp::Arch::new().dispatch(Small { size, a, a_strides, b, b_stride: columns, c, c_stride: columns, add });
+}
+
+/// `to` holds the columns of `from` as rows.
+fn turn(from: &[f32], size: [usize; 2], to: &mut [f32]) {
+    simd(
+        #[inline(always)]
+        || transpose(from, size[1], size, to),
+    );
 }

@@ -20,6 +20,7 @@ use crate::{
     matmul::{Matrix, add_product_here},
     parameters::{Parameters, Slot},
     simd::simd,
+    tiles::Panels,
 };
 
 /// Positions of a part, about: enough rows for products, few enough to stay in cache.
@@ -36,6 +37,8 @@ pub(crate) struct Encoder {
     block: Block,
     slots: Vec<Slot>,
     parts: Vec<Part>,
+    /// The four matrices, laid out for a pass; their transposes on the way back.
+    panels: [Panels; 4],
 }
 
 /// The block's shape and options.
@@ -91,10 +94,11 @@ struct Slopes {
     normal: [Vec<f32>; 2],
 }
 
-/// Values of the weights; matrices as they lie, `[in, out]`.
+/// Values of the weights.
 #[derive(Clone, Copy)]
 struct Weights<'a> {
     all: [&'a [f32]; 12],
+    panels: &'a [Panels; 4],
 }
 
 /// Places of the weights, in state-dict order.
@@ -104,12 +108,14 @@ const LINEAR: [usize; 2] = [4, 6];
 const NORM: [usize; 2] = [8, 10];
 
 impl<'a> Weights<'a> {
-    fn matrix(&self, place: usize, inputs: usize) -> Matrix<'a> {
-        Matrix::new(self.all[place], inputs, self.all[place].len() / inputs)
-    }
-
     fn pair(&self, place: usize) -> [&'a [f32]; 2] {
         [self.all[place], self.all[place + 1]]
+    }
+
+    /// The product with the matrix at `place`, or with its transpose on the way back.
+    fn multiply(&self, place: usize, rows: usize, x: &[f32], y: &mut [f32], add: bool) {
+        let strides = [x.len() / rows, y.len() / rows];
+        self.panels[place / 2].multiply(rows, x, y, strides, add);
     }
 }
 
@@ -131,14 +137,25 @@ impl Encoder {
             dropout: planned.dropout,
         };
         let slots = planned.parameters.iter().map(|p| parameters.slot(&p.name)).collect();
-        Self { block, slots, parts: Vec::new() }
+        Self { block, slots, parts: Vec::new(), panels: Default::default() }
     }
 
-    fn weights<'a>(&self, parameters: &'a Parameters) -> Weights<'a> {
-        let mut all = [&[][..]; 12];
-        all.iter_mut().zip(&self.slots).for_each(|(values, slot)| *values = parameters.values(*slot));
-        Weights { all }
+    /// Lays the matrices out, which lie as `[in, out]`.
+    fn fill_panels(&mut self, parameters: &Parameters, back: bool) {
+        let features = self.block.sequence.features;
+        let inputs = [features, features, features, self.block.ff];
+        for ((panels, slot), inputs) in self.panels.iter_mut().zip(self.slots.iter().step_by(2)).zip(inputs) {
+            let values = parameters.values(*slot);
+            let matrix = Matrix::new(values, inputs, values.len() / inputs);
+            panels.fill(if back { matrix.transposed() } else { matrix });
+        }
     }
+}
+
+fn weights<'a>(slots: &[Slot], panels: &'a [Panels; 4], parameters: &'a Parameters) -> Weights<'a> {
+    let mut all = [&[][..]; 12];
+    all.iter_mut().zip(slots).for_each(|(values, slot)| *values = parameters.values(*slot));
+    Weights { all, panels }
 }
 
 impl Block {
@@ -174,7 +191,8 @@ impl Op for Encoder {
     }
 
     fn forward(&mut self, pass: Pass<'_>, parameters: &Parameters, x: &[f32], y: &mut [f32]) {
-        let weights = self.weights(parameters);
+        self.fill_panels(parameters, false);
+        let weights = weights(&self.slots, &self.panels, parameters);
         let (block, rows) = (&self.block, self.block.rows());
         let size = rows * self.block.sequence.width();
         let count = pass.rows.div_ceil(rows);
@@ -197,7 +215,8 @@ impl Op for Encoder {
         dx: Option<&mut [f32]>,
     ) {
         let dy: &[f32] = dy;
-        let weights = self.weights(parameters);
+        self.fill_panels(parameters, true);
+        let weights = weights(&self.slots, &self.panels, parameters);
         let (block, rows) = (&self.block, self.block.rows());
         let size = rows * self.block.sequence.width();
         let count = pass.rows.div_ceil(rows);
@@ -261,7 +280,7 @@ impl<'a> Gradients<'a> {
         if let Some([input, slope]) = self.products.get(place / 2) {
             match place % 2 {
                 0 => {
-                    let input = input.columns(index * BLOCK, gradient.len() / slope.columns_count());
+                    let input = input.columns(index * BLOCK, gradient.len() / slope.size()[1]);
                     add_product_here(gradient, input.transposed(), *slope);
                 }
                 _ => slope.add_rows(gradient),
@@ -271,10 +290,7 @@ impl<'a> Gradients<'a> {
         let which = (place - NORM[0]) / 2;
         let [input, slope] = self.norms[which];
         match place % 2 {
-            0 => simd(
-                #[inline(always)]
-                || norm.add_weight_gradient(input, &self.moments[which], slope, gradient),
-            ),
+            0 => norm.add_weight_gradient(input, &self.moments[which], slope, gradient),
             _ => Matrix::new(slope, slope.len() / norm.features, norm.features).add_rows(gradient),
         }
     }

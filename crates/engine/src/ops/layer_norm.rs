@@ -7,7 +7,7 @@ use super::{CHUNK, Op, Pass};
 use crate::{
     matmul::Matrix,
     parameters::{Parameters, Slot},
-    simd::{fold, simd},
+    simd::{fold, simd, update},
 };
 
 #[derive(Debug)]
@@ -35,13 +35,11 @@ impl Norm {
         let n = self.features;
         let rows = x.chunks_exact(n).zip(y.chunks_exact_mut(n)).zip(moments);
         for ((x, y), moments) in rows {
-            let mean = fold(n, |i| x[i]) / n as f32;
-            let variance = fold(n, |i| (x[i] - mean) * (x[i] - mean)) / n as f32;
+            let mean = fold([x], |[x]| x) / n as f32;
+            let variance = fold([x], |[x]| (x - mean) * (x - mean)) / n as f32;
             let scale = 1.0 / (variance + self.eps).sqrt();
             *moments = [mean, scale];
-            for (((y, x), w), b) in y.iter_mut().zip(x).zip(weight).zip(bias) {
-                *y = (x - mean) * scale * w + b;
-            }
+            update(y, [x, weight, bias], |_, [x, w, b]| (x - mean) * scale * w + b);
         }
     }
 
@@ -60,26 +58,38 @@ impl Norm {
         let weight = &weight[..n];
         let rows = x.chunks_exact(n).zip(dy.chunks_exact(n)).zip(dx.chunks_exact_mut(n)).zip(moments);
         for (((x, dy), dx), &[mean, scale]) in rows {
-            let slopes = fold(n, |i| dy[i] * weight[i]) / n as f32;
-            let products = fold(n, |i| dy[i] * weight[i] * (x[i] - mean)) * scale / n as f32;
-            for (((dx, x), dy), w) in dx.iter_mut().zip(x).zip(dy).zip(weight) {
-                let slope = (dy * w - slopes - (x - mean) * scale * products) * scale;
-                *dx = if add { *dx + slope } else { slope };
+            let slopes = fold([dy, weight], |[dy, w]| dy * w) / n as f32;
+            let products = fold([dy, weight, x], |[dy, w, x]| dy * w * (x - mean)) * scale / n as f32;
+            let slope = |x: f32, dy: f32, w: f32| (dy * w - slopes - (x - mean) * scale * products) * scale;
+            match add {
+                true => update(dx, [x, dy, weight], |dx, [x, dy, w]| dx + slope(x, dy, w)),
+                false => update(dx, [x, dy, weight], |_, [x, dy, w]| slope(x, dy, w)),
             }
         }
     }
 
     /// Adds to the gradient of the weight.
-    #[inline(always)]
     pub(super) fn add_weight_gradient(self, x: &[f32], moments: &[[f32; 2]], dy: &[f32], gradient: &mut [f32]) {
         let n = self.features;
-        for ((x, dy), &[mean, scale]) in x.chunks_exact(n).zip(dy.chunks_exact(n)).zip(moments) {
-            for ((sum, x), dy) in gradient.iter_mut().zip(x).zip(dy) {
-                *sum += dy * (x - mean) * scale;
-            }
-        }
+        let mut part = vec![0.0; n];
+        let parts = x.chunks(PART * n).zip(dy.chunks(PART * n)).zip(moments.chunks(PART));
+        simd(
+            #[inline(always)]
+            || {
+                for ((x, dy), moments) in parts {
+                    part.fill(0.0);
+                    for ((x, dy), &[mean, scale]) in x.chunks_exact(n).zip(dy.chunks_exact(n)).zip(moments) {
+                        update(&mut part, [x, dy], |sum, [x, dy]| sum + dy * (x - mean) * scale);
+                    }
+                    gradient.iter_mut().zip(&part).for_each(|(sum, x)| *sum += x);
+                }
+            },
+        );
     }
 }
+
+/// Rows that are added up by themselves: the rounding error of a long sum grows with its length.
+const PART: usize = 64;
 
 impl LayerNorm {
     pub(crate) fn new(planned: &Planned, eps: f64, parameters: &Parameters) -> Self {
@@ -143,10 +153,7 @@ impl Op for LayerNorm {
         parameters.update(&[(self.weight, n), (self.bias, n)], |part, _, gradient| {
             gradient.fill(0.0);
             match part {
-                0 => simd(
-                    #[inline(always)]
-                    || norm.add_weight_gradient(x, moments, dy, gradient),
-                ),
+                0 => norm.add_weight_gradient(x, moments, dy, gradient),
                 _ => Matrix::new(dy, dy.len() / n, n).add_rows(gradient),
             }
         });

@@ -123,10 +123,11 @@ impl Pool {
             let mut at = rows.start * self.width + columns.start;
             let mut max = f32::NEG_INFINITY;
             for row in rows.clone() {
-                for i in row * self.width + columns.start..row * self.width + columns.end {
+                let from = row * self.width + columns.start;
+                for (offset, &x) in x[from..][..columns.len()].iter().enumerate() {
                     // A NaN is passed on, as by PyTorch.
-                    if x[i] > max || x[i].is_nan() {
-                        (max, at) = (x[i], i);
+                    if x > max || x.is_nan() {
+                        (max, at) = (x, from + offset);
                     }
                 }
             }

@@ -12,6 +12,7 @@ use crate::{
     matmul::{Matrix, add_product_here, product_here},
     parameters::{Parameters, Slot},
     simd::simd,
+    tiles::Panels,
 };
 
 /// Rows of the batch in one part: enough for products, as a position is one.
@@ -36,6 +37,8 @@ pub(crate) struct Recurrent {
     /// Of the input's weight, the state's weight, and their biases where there are some.
     slots: Vec<Slot>,
     parts: Vec<Part>,
+    /// The state's weight, laid out for the products at each position; its transpose on the way back.
+    panels: Panels,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -62,11 +65,12 @@ struct Part {
     scratch: Vec<f32>,
 }
 
-/// Values of the weights; matrices as they lie, `[in, out]`.
+/// Values of the weights.
 #[derive(Clone, Copy)]
 struct Weights<'a> {
+    /// As it lies, `[in, out]`.
     input: Matrix<'a>,
-    state: Matrix<'a>,
+    state: &'a Panels,
     biases: Option<[&'a [f32]; 2]>,
 }
 
@@ -75,18 +79,20 @@ impl Recurrent {
         let gates = planned.parameters[0].shape[0];
         let shape = Shape { positions: planned.input[0], inputs: planned.input[1], states: planned.output[1], gates };
         let slots = planned.parameters.iter().map(|p| parameters.slot(&p.name)).collect();
-        Self { shape, cell, slots, parts: Vec::new() }
+        Self { shape, cell, slots, parts: Vec::new(), panels: Panels::default() }
     }
 
-    fn weights<'a>(&self, parameters: &'a Parameters) -> Weights<'a> {
-        let values = |i: usize| parameters.values(self.slots[i]);
-        let Shape { inputs, states, gates, .. } = self.shape;
-        Weights {
-            input: Matrix::new(values(0), inputs, gates),
-            state: Matrix::new(values(1), states, gates),
-            biases: (self.slots.len() == 4).then(|| [values(2), values(3)]),
-        }
+    /// Lays the state's weight out.
+    fn fill_panels(&mut self, parameters: &Parameters, back: bool) {
+        let state = Matrix::new(parameters.values(self.slots[1]), self.shape.states, self.shape.gates);
+        self.panels.fill(if back { state.transposed() } else { state });
     }
+}
+
+fn weights<'a>(shape: Shape, slots: &[Slot], panels: &'a Panels, parameters: &'a Parameters) -> Weights<'a> {
+    let values = |i: usize| parameters.values(slots[i]);
+    let input = Matrix::new(values(0), shape.inputs, shape.gates);
+    Weights { input, state: panels, biases: (slots.len() == 4).then(|| [values(2), values(3)]) }
 }
 
 impl Op for Recurrent {
@@ -95,7 +101,9 @@ impl Op for Recurrent {
     }
 
     fn forward(&mut self, pass: Pass<'_>, parameters: &Parameters, x: &[f32], y: &mut [f32]) {
-        let (shape, cell, weights) = (self.shape, self.cell, self.weights(parameters));
+        self.fill_panels(parameters, false);
+        let (shape, cell) = (self.shape, self.cell);
+        let weights = weights(shape, &self.slots, &self.panels, parameters);
         let count = pass.rows.div_ceil(ROWS);
         if self.parts.len() < count {
             self.parts.resize_with(count, Part::default);
@@ -125,7 +133,9 @@ impl Op for Recurrent {
         dy: &mut [f32],
         dx: Option<&mut [f32]>,
     ) {
-        let (shape, cell, weights) = (self.shape, self.cell, self.weights(parameters));
+        self.fill_panels(parameters, true);
+        let (shape, cell) = (self.shape, self.cell);
+        let weights = weights(shape, &self.slots, &self.panels, parameters);
         let count = pass.rows.div_ceil(ROWS);
         let (before, after) = (shape.positions * shape.inputs, shape.positions * shape.states);
         let parts: Vec<_> = self.parts[..count].iter_mut().zip(parts_of(dx, ROWS * before, count)).collect();
@@ -182,10 +192,13 @@ fn add_bias(x: &mut [f32], bias: &[f32]) {
     );
 }
 
-/// The gates of one row at one position, apart.
+/// The gates of one row at one position, apart, each with `size` elements.
 #[inline(always)]
-fn gates<const N: usize>(row: &mut [f32]) -> [&mut [f32]; N] {
-    let size = row.len() / N;
-    let mut rest = row.chunks_exact_mut(size);
-    std::array::from_fn(|_| rest.next().unwrap_or_default())
+fn gates<const N: usize>(row: &mut [f32], size: usize) -> [&mut [f32]; N] {
+    let mut rest = row;
+    std::array::from_fn(|_| {
+        let (gate, others) = std::mem::take(&mut rest).split_at_mut(size);
+        rest = others;
+        &mut gate[..size]
+    })
 }

@@ -5,13 +5,29 @@ use outboard_core::{
     layer::{Extent, Planned},
 };
 
-use crate::{ops::pool::image, simd::simd};
+use crate::{
+    ops::pool::image,
+    simd::{simd, update},
+};
 
 #[derive(Debug)]
 pub(super) struct Columns {
     channels: usize,
     rows: Axis,
     columns: Axis,
+    /// For each element of a filter, where it lies within the input.
+    views: Vec<View>,
+}
+
+/// Where an element of a filter lies within the input: at which places, and what the first of them sees.
+#[derive(Clone, Copy, Debug)]
+struct View {
+    top: usize,
+    bottom: usize,
+    first_row: usize,
+    left: usize,
+    right: usize,
+    first_col: usize,
 }
 
 /// How filters lie along one dimension.
@@ -57,7 +73,21 @@ impl Columns {
             dilation: pick(dilation),
             places,
         };
-        Self { channels, rows: axis(height, out_height, |e| e.height), columns: axis(width, out_width, |e| e.width) }
+        let (rows, columns) = (axis(height, out_height, |e| e.height), axis(width, out_width, |e| e.width));
+        let views = (0..rows.kernel)
+            .flat_map(|row| (0..columns.kernel).map(move |column| (row, column)))
+            .map(|(row, column)| {
+                let (top, bottom, first_row) = rows.inside(row);
+                let (left, right, first_col) = columns.inside(column);
+                View { top, bottom, first_row, left, right, first_col }
+            })
+            .collect();
+        Self { channels, rows, columns, views }
+    }
+
+    /// Whether a filter's element sees a sample's elements in their order, but for those that wrap around an edge.
+    fn are_shifts(&self) -> bool {
+        self.rows.stride == 1 && self.columns.stride == 1 && self.columns.places == self.columns.size
     }
 
     /// Elements of a sample.
@@ -96,28 +126,45 @@ impl Columns {
     #[inline(always)]
     fn fill(&self, x: &[f32], columns: &mut [f32]) {
         let (rows, cols) = (&self.rows, &self.columns);
-        let mut out = columns.chunks_exact_mut(self.places());
-        for plane in x.chunks_exact(rows.size * cols.size) {
-            for row_k in 0..rows.kernel {
-                let (top, bottom, first_row) = rows.inside(row_k);
-                for col_k in 0..cols.kernel {
-                    let (left, right, first_col) = cols.inside(col_k);
-                    let Some(out) = out.next() else { return };
-                    out[..top * cols.places].fill(0.0);
-                    out[bottom * cols.places..].fill(0.0);
-                    let lines = out[top * cols.places..bottom * cols.places].chunks_exact_mut(cols.places);
-                    for (line, to) in lines.enumerate() {
-                        let from = &plane[(first_row + line * rows.stride) * cols.size + first_col..];
-                        to[..left].fill(0.0);
-                        to[right..].fill(0.0);
-                        match cols.stride {
-                            1 => to[left..right].copy_from_slice(&from[..right - left]),
-                            stride => {
-                                to[left..right].iter_mut().zip(from.iter().step_by(stride)).for_each(|(t, f)| *t = *f);
-                            }
-                        }
-                    }
+        let planes = x.chunks_exact(rows.size * cols.size);
+        let shifts = self.are_shifts();
+        let views = planes.flat_map(|plane| self.views.iter().map(move |view| (plane, view)));
+        for (out, (plane, view)) in columns.chunks_exact_mut(self.places()).zip(views) {
+            let View { top, bottom, first_row, left, right, first_col } = *view;
+            out[..top * cols.places].fill(0.0);
+            out[bottom * cols.places..].fill(0.0);
+            let inside = &mut out[top * cols.places..bottom * cols.places];
+            if shifts {
+                if let Some(length) = self.shift(view) {
+                    inside[left..][..length].copy_from_slice(&plane[first_row * cols.size + first_col..][..length]);
                 }
+                self.clear_wrapped(view, inside);
+                continue;
+            }
+            for (line, to) in inside.chunks_exact_mut(cols.places).enumerate() {
+                let from = &plane[((first_row + line * rows.stride) * cols.size + first_col).min(plane.len())..];
+                to[..left].fill(0.0);
+                to[right..].fill(0.0);
+                to[left..right].iter_mut().zip(from.iter().step_by(cols.stride)).for_each(|(to, x)| *to = *x);
+            }
+        }
+    }
+
+    /// Elements from the first that a shift sees to the last.
+    fn shift(&self, view: &View) -> Option<usize> {
+        let View { top, bottom, left, right, .. } = *view;
+        (top < bottom && left < right).then(|| (bottom - top - 1) * self.columns.places + right - left)
+    }
+
+    /// Zeroes what a shift saw around an edge.
+    #[inline(always)]
+    fn clear_wrapped(&self, view: &View, inside: &mut [f32]) {
+        let View { left, right, .. } = *view;
+        let places = self.columns.places;
+        if left > 0 || right < places {
+            for line in inside.chunks_exact_mut(places) {
+                line[..left].iter_mut().for_each(|x| *x = 0.0);
+                line[right..].iter_mut().for_each(|x| *x = 0.0);
             }
         }
     }
@@ -136,25 +183,27 @@ impl Columns {
     }
 
     #[inline(always)]
-    fn add_up(&self, dx: &mut [f32], columns: &[f32]) {
+    fn add_up(&self, dx: &mut [f32], columns: &mut [f32]) {
         let (rows, cols) = (&self.rows, &self.columns);
+        let shifts = self.are_shifts();
         dx.fill(0.0);
-        let mut columns = columns.chunks_exact(self.places());
-        for plane in dx.chunks_exact_mut(rows.size * cols.size) {
-            for row_k in 0..rows.kernel {
-                let (top, bottom, first_row) = rows.inside(row_k);
-                for col_k in 0..cols.kernel {
-                    let (left, right, first_col) = cols.inside(col_k);
-                    let Some(from) = columns.next() else { return };
-                    let lines = from[top * cols.places..bottom * cols.places].chunks_exact(cols.places);
-                    for (line, from) in lines.enumerate() {
-                        let to = &mut plane[(first_row + line * rows.stride) * cols.size + first_col..];
-                        let from = &from[left..right];
-                        match cols.stride {
-                            1 => to.iter_mut().zip(from).for_each(|(t, f)| *t += f),
-                            stride => to.iter_mut().step_by(stride).zip(from).for_each(|(t, f)| *t += f),
-                        }
+        let planes = dx.chunks_exact_mut(rows.size * cols.size);
+        for (plane, columns) in planes.zip(columns.chunks_exact_mut(self.views.len() * self.places())) {
+            for (from, view) in columns.chunks_exact_mut(self.places()).zip(&self.views) {
+                let View { top, bottom, first_row, left, right, first_col } = *view;
+                let inside = &mut from[top * cols.places..bottom * cols.places];
+                if shifts {
+                    self.clear_wrapped(view, inside);
+                    if let Some(length) = self.shift(view) {
+                        let to = &mut plane[first_row * cols.size + first_col..][..length];
+                        update(to, [&inside[left..][..length]], |sum, [x]| sum + x);
                     }
+                    continue;
+                }
+                for (line, from) in inside.chunks_exact(cols.places).enumerate() {
+                    let start = ((first_row + line * rows.stride) * cols.size + first_col).min(plane.len());
+                    let to = plane[start..].iter_mut().step_by(cols.stride);
+                    to.zip(&from[left..right]).for_each(|(to, x)| *to += x);
                 }
             }
         }

@@ -5,8 +5,8 @@ use pulp::{Simd, WithSimd};
 
 use crate::{
     ops::{Pass, positions::Sequence},
-    simd::{exp, fold, largest},
-    tiles::Small,
+    simd::{exp, fold, largest, update},
+    tiles::{Small, transpose},
 };
 
 type Mask = Option<(DropoutMask, f32)>;
@@ -110,16 +110,6 @@ impl Heads {
     }
 }
 
-/// `to` holds the columns `from[i * stride..][..width]` as rows.
-#[inline(always)]
-fn transpose(from: &[f32], stride: usize, width: usize, rows: usize, to: &mut [f32]) {
-    for row in 0..rows {
-        for (column, &x) in from[row * stride..][..width].iter().enumerate() {
-            to[column * rows + row] = x;
-        }
-    }
-}
-
 #[inline(always)]
 fn drop_out(mask: Mask, first: usize, x: &mut [f32]) {
     if let Some((mask, scale)) = mask {
@@ -151,7 +141,7 @@ impl WithSimd for Forward<'_> {
         let (n, width, stride) = (sequence.positions, self.heads.width(), 3 * sequence.features);
         let [q, k, v] = [0, 1, 2].map(|which| self.heads.start(self.head, which));
         let (keys, rest) = self.scratch.split_at_mut(n * width);
-        transpose(&self.qkv[k..], stride, width, n, keys);
+        transpose(&self.qkv[k..], stride, [n, width], keys);
         Small {
             size: [n, n, width],
             a: &self.qkv[q..],
@@ -169,12 +159,12 @@ impl WithSimd for Forward<'_> {
                 *score = f32::NEG_INFINITY;
             }
             let max = largest(scores);
-            scores.iter_mut().for_each(|x| *x = exp((*x - max) * scale));
+            update(scores, [], |x, []| exp((x - max) * scale));
             for (power, _) in scores.iter_mut().zip(self.padding).filter(|(_, padding)| **padding) {
                 *power = 0.0;
             }
-            let share = 1.0 / fold(n, |i| scores[i]);
-            scores.iter_mut().for_each(|x| *x *= share);
+            let share = 1.0 / fold([scores], |[x]| x);
+            update(scores, [], |x, []| x * share);
         }
         let weights = match self.mask {
             None => &*self.probabilities,
@@ -224,7 +214,7 @@ impl WithSimd for Backward<'_> {
         let (values, rest) = self.scratch.split_at_mut(n * width);
         let (slopes, rest) = rest.split_at_mut(n * n);
         let context = &self.context[self.head * width..];
-        transpose(&self.qkv[v..], stride, width, n, values);
+        transpose(&self.qkv[v..], stride, [n, width], values);
         Small {
             size: [n, n, width],
             a: context,
@@ -261,8 +251,8 @@ impl WithSimd for Backward<'_> {
         // Through the softmax, to the scores before their scaling.
         let scale = self.heads.scale();
         for (slopes, p) in slopes.chunks_exact_mut(n).zip(self.probabilities.chunks_exact(n)) {
-            let dot = fold(n, |i| slopes[i] * p[i]);
-            slopes.iter_mut().zip(p).for_each(|(slope, p)| *slope = p * (*slope - dot) * scale);
+            let dot = fold([slopes, p], |[slope, p]| slope * p);
+            update(slopes, [p], |slope, [p]| p * (slope - dot) * scale);
         }
         for (to, a_strides, from) in [(q, [n, 1], k), (k, [1, n], q)] {
             Small {

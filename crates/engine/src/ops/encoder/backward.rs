@@ -3,11 +3,7 @@
 use outboard_core::layer::EncoderActivation;
 
 use super::{Block, LINEAR, NORM, OUT, Part, Pass, QKV, Weights, drop_out};
-use crate::{
-    matmul::{Matrix, add_product_here, product_here},
-    ops::activation::gelu_slope,
-    simd::simd,
-};
+use crate::{ops::activation::gelu_slope, simd::simd};
 
 impl Block {
     /// The gradients of what the rows from `row` on went through, and of `x` where it is asked for.
@@ -41,11 +37,7 @@ impl Block {
         };
         let [added, added_later] = &mut slopes.added;
         let later = self.dropped(pass, 3, first_element, second_slope, added_later);
-        product_here(
-            &mut slopes.hidden,
-            Matrix::new(later, rows, features),
-            weights.matrix(LINEAR[1], self.ff).transposed(),
-        );
+        weights.multiply(LINEAR[1], rows, later, &mut slopes.hidden, false);
         drop_out(self.mask(pass, 2), row * self.sequence.positions * self.ff, &mut slopes.hidden);
         match self.activation {
             EncoderActivation::Relu => simd(
@@ -59,37 +51,29 @@ impl Block {
                 slopes.hidden.iter_mut().zip(&*raw).for_each(|(slope, &x)| *slope *= gelu_slope(x));
             }
         }
-        let hidden_slope = Matrix::new(&slopes.hidden, rows, self.ff);
-        let back = weights.matrix(LINEAR[0], features).transposed();
         let [attended_slope, fed_slope] = &mut slopes.normal;
         if self.norm_first {
-            product_here(fed_slope, hidden_slope, back);
+            weights.multiply(LINEAR[0], rows, &slopes.hidden, fed_slope, false);
             slopes.first.copy_from_slice(dy);
             self.normal_slope(weights.all[NORM[1]], first, &moments[1], fed_slope, &mut slopes.first, true);
         } else {
             attended_slope.copy_from_slice(second_slope);
-            add_product_here(attended_slope, hidden_slope, back);
+            weights.multiply(LINEAR[0], rows, &slopes.hidden, attended_slope, true);
             self.normal_slope(weights.all[NORM[0]], first, &moments[0], attended_slope, &mut slopes.first, false);
         }
 
         // Attention.
         let added = self.dropped(pass, 1, first_element, &slopes.first, added);
-        product_here(
-            &mut slopes.context,
-            Matrix::new(added, rows, features),
-            weights.matrix(OUT, features).transposed(),
-        );
+        weights.multiply(OUT, rows, added, &mut slopes.context, false);
         self.heads.backward(self.mask(pass, 0), row, qkv, probabilities, &slopes.context, &mut slopes.qkv, scratch);
-        let qkv_slope = Matrix::new(&slopes.qkv, rows, 3 * features);
-        let back = weights.matrix(QKV, features).transposed();
         if self.norm_first {
-            product_here(attended_slope, qkv_slope, back);
+            weights.multiply(QKV, rows, &slopes.qkv, attended_slope, false);
         }
         let Some(dx) = dx else { return };
         dx.copy_from_slice(&slopes.first);
         match self.norm_first {
             true => self.normal_slope(weights.all[NORM[0]], x, &moments[0], attended_slope, dx, true),
-            false => add_product_here(dx, qkv_slope, back),
+            false => weights.multiply(QKV, rows, &slopes.qkv, dx, true),
         }
     }
 

@@ -3,11 +3,7 @@
 use outboard_core::layer::EncoderActivation;
 
 use super::{Block, LINEAR, NORM, OUT, Part, Pass, QKV, Weights, drop_out};
-use crate::{
-    matmul::{Matrix, product_here},
-    ops::activation::gelu,
-    simd::simd,
-};
+use crate::{ops::activation::gelu, simd::simd};
 
 impl Block {
     /// What the block makes of the rows from `row` on.
@@ -86,7 +82,7 @@ impl Block {
 
 /// `y = x W + b`.
 fn linear(x: &[f32], weights: Weights<'_>, place: usize, inputs: usize, y: &mut [f32]) {
-    product_here(y, Matrix::new(x, x.len() / inputs, inputs), weights.matrix(place, inputs));
+    weights.multiply(place, x.len() / inputs, x, y, false);
     let bias = weights.all[place + 1];
     simd(
         #[inline(always)]

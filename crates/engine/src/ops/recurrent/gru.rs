@@ -1,10 +1,7 @@
 //! Gated recurrent unit.
 
 use super::{Part, Shape, Weights, add_bias, gates};
-use crate::{
-    matmul::{Matrix, add_product_strided, product_here},
-    simd::{sigmoid, simd, tanh},
-};
+use crate::simd::{sigmoid, simd, tanh};
 
 /// From the inputs' share of the gates to the states.
 pub(super) fn forward(shape: Shape, part: &mut Part, weights: Weights<'_>, y: &mut [f32]) {
@@ -21,8 +18,7 @@ pub(super) fn forward(shape: Shape, part: &mut Part, weights: Weights<'_>, y: &m
         match t {
             0 => given.fill(0.0),
             _ => {
-                let state = Matrix::strided(&before[t * states..], rows, states, positions * states);
-                product_here(given, state, weights.state);
+                weights.state.multiply(rows, &before[t * states..], given, [positions * states, all], false);
             }
         }
         if let Some([_, bias]) = weights.biases {
@@ -34,18 +30,19 @@ pub(super) fn forward(shape: Shape, part: &mut Part, weights: Weights<'_>, y: &m
             || {
                 for row in 0..rows {
                     let at = (row * positions + t) * states;
-                    let [reset, update, new] = gates::<3>(&mut now[row * positions * all..][..all]);
-                    let [to_reset, to_update, to_new] = gates::<3>(&mut given[row * all..][..all]);
+                    let [reset, update, new] = gates::<3>(&mut now[row * positions * all..][..all], states);
+                    let [to_reset, to_update, to_new] = gates::<3>(&mut given[row * all..][..all], states);
                     let kept = &mut cells[at..][..states];
                     kept.copy_from_slice(to_new);
                     let (old, next) = before.split_at_mut(at + states);
-                    let old = &old[at..];
+                    // Zeroes before the first position.
+                    let old = &old[at..][..states];
                     let state = &mut y[at..][..states];
                     for i in 0..states {
                         let r = sigmoid(reset[i] + to_reset[i]);
                         let z = sigmoid(update[i] + to_update[i]);
                         let n = tanh(new[i] + r * to_new[i]);
-                        state[i] = (1.0 - z) * n + if t > 0 { z * old[i] } else { 0.0 };
+                        state[i] = (1.0 - z) * n + z * old[i];
                         (reset[i], update[i], new[i]) = (r, z, n);
                     }
                     if t + 1 < positions {
@@ -75,16 +72,16 @@ pub(super) fn backward(shape: Shape, part: &mut Part, weights: Weights<'_>, dy: 
             || {
                 for row in 0..rows {
                     let at = (row * positions + t) * states;
-                    let [reset, update, new] = gates::<3>(&mut now[row * positions * all..][..all]);
-                    let [to_reset, to_update, to_new] = gates::<3>(&mut now_from_state[row * positions * all..][..all]);
+                    let [reset, update, new] = gates::<3>(&mut now[row * positions * all..][..all], states);
+                    let [to_reset, to_update, to_new] =
+                        gates::<3>(&mut now_from_state[row * positions * all..][..all], states);
                     let (given, old, dy) = (&cells[at..][..states], &before[at..][..states], &dy[at..][..states]);
                     let later = &mut later[row * states..][..states];
                     for i in 0..states {
                         let (r, z, n) = (reset[i], update[i], new[i]);
-                        let old = if t > 0 { old[i] } else { 0.0 };
                         let state = dy[i] + later[i];
                         let to_n = state * (1.0 - z) * (1.0 - n * n);
-                        let to_z = state * (old - n) * z * (1.0 - z);
+                        let to_z = state * (old[i] - n) * z * (1.0 - z);
                         let to_r = to_n * given[i] * r * (1.0 - r);
                         (reset[i], update[i], new[i]) = (to_r, to_z, to_n);
                         (to_reset[i], to_update[i], to_new[i]) = (to_r, to_z, to_n * r);
@@ -94,8 +91,7 @@ pub(super) fn backward(shape: Shape, part: &mut Part, weights: Weights<'_>, dy: 
             },
         );
         if t > 0 {
-            let slopes = Matrix::strided(now_from_state, rows, all, positions * all);
-            add_product_strided(later, states, slopes, weights.state.transposed());
+            weights.state.multiply(rows, now_from_state, later, [positions * all, states], true);
         }
     }
 }

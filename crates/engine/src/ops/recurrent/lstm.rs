@@ -1,10 +1,7 @@
 //! Long short-term memory.
 
 use super::{Part, Shape, Weights, add_bias, gates};
-use crate::{
-    matmul::{Matrix, add_product_strided, product_here},
-    simd::{sigmoid, simd, tanh},
-};
+use crate::simd::{sigmoid, simd, tanh};
 
 /// From the inputs' share of the gates to the states.
 pub(super) fn forward(shape: Shape, part: &mut Part, weights: Weights<'_>, y: &mut [f32]) {
@@ -17,24 +14,32 @@ pub(super) fn forward(shape: Shape, part: &mut Part, weights: Weights<'_>, y: &m
     for t in 0..positions {
         let now = &mut values[t * all..];
         if t > 0 {
-            let state = Matrix::strided(&before[t * states..], rows, states, positions * states);
-            add_product_strided(now, positions * all, state, weights.state);
+            let state = &before[t * states..];
+            weights.state.multiply(rows, state, now, [positions * states, positions * all], true);
         }
         simd(
             #[inline(always)]
             || {
                 for row in 0..rows {
                     let at = (row * positions + t) * states;
-                    let [input, forget, new, output] = gates::<4>(&mut now[row * positions * all..][..all]);
+                    let [input, forget, new, output] = gates::<4>(&mut now[row * positions * all..][..all], states);
                     let (old, cell) = cells[..at + states].split_at_mut(at);
-                    let old = if t > 0 { &old[at - states..] } else { &[] };
-                    let state = &mut y[at..][..states];
+                    let (cell, state) = (&mut cell[..states], &mut y[at..][..states]);
                     for i in 0..states {
-                        let gates = [sigmoid(input[i]), sigmoid(forget[i]), tanh(new[i]), sigmoid(output[i])];
-                        let kept = if t > 0 { gates[1] * old[i] } else { 0.0 };
-                        cell[i] = kept + gates[0] * gates[2];
-                        state[i] = gates[3] * tanh(cell[i]);
-                        (input[i], forget[i], new[i], output[i]) = (gates[0], gates[1], gates[2], gates[3]);
+                        input[i] = sigmoid(input[i]);
+                        forget[i] = sigmoid(forget[i]);
+                        new[i] = tanh(new[i]);
+                        output[i] = sigmoid(output[i]);
+                        cell[i] = input[i] * new[i];
+                    }
+                    if t > 0 {
+                        let old = &old[at - states..][..states];
+                        for i in 0..states {
+                            cell[i] += forget[i] * old[i];
+                        }
+                    }
+                    for i in 0..states {
+                        state[i] = output[i] * tanh(cell[i]);
                     }
                     if t + 1 < positions {
                         before[at + states..][..states].copy_from_slice(state);
@@ -52,8 +57,10 @@ pub(super) fn backward(shape: Shape, part: &mut Part, weights: Weights<'_>, dy: 
     let rows = dy.len() / (positions * states);
     // Gradients of the state and of the cell, from the position after.
     scratch.clear();
-    scratch.resize(2 * rows * states, 0.0);
-    let (later, cell_slopes) = scratch.split_at_mut(rows * states);
+    scratch.resize((2 * rows + 1) * states, 0.0);
+    let (later, rest) = scratch.split_at_mut(rows * states);
+    // Before the first position there is nothing.
+    let (cell_slopes, nothing) = rest.split_at_mut(rows * states);
     for t in (0..positions).rev() {
         let now = &mut values[t * all..];
         simd(
@@ -61,19 +68,18 @@ pub(super) fn backward(shape: Shape, part: &mut Part, weights: Weights<'_>, dy: 
             || {
                 for row in 0..rows {
                     let at = (row * positions + t) * states;
-                    let [input, forget, new, output] = gates::<4>(&mut now[row * positions * all..][..all]);
+                    let [input, forget, new, output] = gates::<4>(&mut now[row * positions * all..][..all], states);
                     let (cell, dy) = (&cells[at..][..states], &dy[at..][..states]);
-                    let old = if t > 0 { &cells[at - states..][..states] } else { &[] };
+                    let old = if t > 0 { &cells[at - states..][..states] } else { &nothing[..states] };
                     let (later, cell_slope) =
                         (&later[row * states..][..states], &mut cell_slopes[row * states..][..states]);
                     for i in 0..states {
                         let (a, f, g, o) = (input[i], forget[i], new[i], output[i]);
-                        let old = if t > 0 { old[i] } else { 0.0 };
                         let state = dy[i] + later[i];
                         let bent = tanh(cell[i]);
                         let slope = cell_slope[i] + state * o * (1.0 - bent * bent);
                         input[i] = slope * g * a * (1.0 - a);
-                        forget[i] = slope * old * f * (1.0 - f);
+                        forget[i] = slope * old[i] * f * (1.0 - f);
                         new[i] = slope * a * (1.0 - g * g);
                         output[i] = state * bent * o * (1.0 - o);
                         cell_slope[i] = slope * f;
@@ -82,8 +88,7 @@ pub(super) fn backward(shape: Shape, part: &mut Part, weights: Weights<'_>, dy: 
             },
         );
         if t > 0 {
-            let slopes = Matrix::strided(now, rows, all, positions * all);
-            product_here(later, slopes, weights.state.transposed());
+            weights.state.multiply(rows, now, later, [positions * all, states], false);
         }
     }
 }
