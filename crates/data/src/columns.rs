@@ -166,12 +166,8 @@ fn named(source: &Source, name: &str, key: &'static str) -> Result<usize> {
 
 /// A file without a column that the model needs.
 fn lacking(source: &Source, name: &str, schema: &Schema) -> Error {
-    let needed: HashSet<_> = schema
-        .features
-        .iter()
-        .map(Feature::name)
-        .chain(schema.target.names().iter().map(String::as_str))
-        .collect();
+    let needed: HashSet<_> =
+        schema.features.iter().map(Feature::name).chain(schema.target.names().iter().map(String::as_str)).collect();
     let spare: Vec<_> = source.names().iter().filter(|name| !needed.contains(name.as_str())).cloned().collect();
     source
         .refuse(format!("the training data has a column {}, but this file has not", shown(name)))

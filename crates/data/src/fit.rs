@@ -14,11 +14,7 @@ struct Moments {
 
 /// Fits so many features. `visit` gives every number of the training rows with its feature, in row order; it is called
 /// twice.
-pub(crate) fn fit(
-    features: usize,
-    normalize: Normalize,
-    visit: impl Fn(&mut dyn FnMut(usize, f64)),
-) -> Vec<Scaling> {
+pub(crate) fn fit(features: usize, normalize: Normalize, visit: impl Fn(&mut dyn FnMut(usize, f64))) -> Vec<Scaling> {
     if normalize == Normalize::None {
         return vec![Scaling::NONE; features];
     }

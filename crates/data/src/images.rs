@@ -229,9 +229,11 @@ impl Form {
         let (width, height) = decoder.dimensions();
         let ([rows, columns], found) = (self.size, [height as usize, width as usize]);
         if found != self.size && !self.resize {
-            return Err(Error::invalid(format!("the image is {height} by {width} pixels, but the first is {rows} by {columns}"))
-                .at("file", path.display())
-                .hint(format!("make all of one size, or have them resized: `images = {{ size = [{rows}, {columns}] }}`")));
+            return Err(Error::invalid(format!(
+                "the image is {height} by {width} pixels, but the first is {rows} by {columns}"
+            ))
+            .at("file", path.display())
+            .hint(format!("make all of one size, or have them resized: `images = {{ size = [{rows}, {columns}] }}`")));
         }
         let image = DynamicImage::from_decoder(decoder).map_err(|e| unreadable(path, e))?;
         // Reduced first, so that scaling works on bytes and not on what the file happened to hold.

@@ -103,7 +103,8 @@ fn read_table(data: &Data, format: Format, loss: &Loss, seed: u64) -> Result<Tra
         None => None,
         Some(Validation::Fraction(_)) => Some(table.dataset(&schema, &held_out)?),
         Some(Validation::File(path)) => {
-            let set = format::of_later(path, Some(format)).and_then(|format| read(path, format, None, &schema, Some("")));
+            let set =
+                format::of_later(path, Some(format)).and_then(|format| read(path, format, None, &schema, Some("")));
             Some(set.map_err(|e| at_key(e, "data.validation"))?)
         }
     };

@@ -91,11 +91,13 @@ impl Rows {
                     part.iter_mut().for_each(|x| *x = scaling.apply(f64::from(*x)));
                 }
                 if let Some(at) = floats.iter().position(|x| !x.is_finite()) {
-                    return Err(Error::invalid("a number is too far from the values of the training rows to be scaled")
-                        .at("file", self.path.display())
-                        .at("row", at / width + 1)
-                        .at("number", at % width + 1)
-                        .hint("replace it, or train with `normalize = \"none\"`"));
+                    return Err(Error::invalid(
+                        "a number is too far from the values of the training rows to be scaled",
+                    )
+                    .at("file", self.path.display())
+                    .at("row", at / width + 1)
+                    .at("number", at % width + 1)
+                    .hint("replace it, or train with `normalize = \"none\"`"));
                 }
                 Inputs::Floats(floats)
             }

@@ -108,7 +108,8 @@ fn agree_with_pytorch() {
             .collect();
         assert_eq!(weights, initial::weights(&plan, seed), "{name}: initial weights");
 
-        let batch = Batch { model, data: Dataset { shape: x.shape()[1..].to_vec(), x: floats(x.data()).into(), y }, weights };
+        let batch =
+            Batch { model, data: Dataset { shape: x.shape()[1..].to_vec(), x: floats(x.data()).into(), y }, weights };
         let mut network = batch.network(&case.loss);
         let plan = StepPlan { step: case.step, seed, update: None, clip_norm: None, clip_value: None };
         let sums = network.step(rows, &case.loss, batch.targets(), &plan).unwrap();

@@ -183,8 +183,7 @@ fn scalings(file: &SafeTensors<'_>, width: usize) -> Result<Vec<Scaling>> {
         let (offsets, scales) = (offsets.len(), scales.len());
         return Err(corrupt(format!("a data set has {offsets} offsets and {scales} scales for rows of {width} bytes")));
     }
-    let scalings: Vec<_> =
-        offsets.into_iter().zip(scales).map(|(offset, scale)| Scaling { offset, scale }).collect();
+    let scalings: Vec<_> = offsets.into_iter().zip(scales).map(|(offset, scale)| Scaling { offset, scale }).collect();
     match scalings.iter().all(|scaling| [0.0, 255.0].iter().all(|x| scaling.apply(*x).is_finite())) {
         true => Ok(scalings),
         false => Err(corrupt("an offset or a scale of a data set is not usable")),

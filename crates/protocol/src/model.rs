@@ -165,7 +165,9 @@ impl TargetColumn {
     #[must_use]
     pub fn names(&self) -> &[String] {
         match self {
-            Self::Classes { name, .. } | Self::Binary { name, .. } | Self::Number { name } => std::slice::from_ref(name),
+            Self::Classes { name, .. } | Self::Binary { name, .. } | Self::Number { name } => {
+                std::slice::from_ref(name)
+            }
             Self::Numbers { names } | Self::Labels { names } => names,
         }
     }

@@ -19,7 +19,7 @@ fn unknown_keys_in_a_job() {
             "[model]",
             "epoch = 3\n[model]",
             "unknown key `epoch`\n  key: epoch\n  file: job.toml\n  line: 1\n  \
-             try: use one of `name`, `output`, `model`, `data`, `train`, `limits`",
+             try: use one of `name`, `output`, `model`, `data`, `train`, `limits`, `routing`",
         ),
         (
             "epochs =",

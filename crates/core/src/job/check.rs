@@ -48,10 +48,9 @@ impl Data {
         }
         let is_table = self.format.or_else(|| Format::of_name(&self.train)).is_some_and(Format::is_table);
         if is_table && self.targets().is_empty() {
-            let what = if self.target.is_some() { "`data.target` is an empty list" } else { "`data.target` is missing" };
-            return Err(Error::invalid(what)
-                .at("key", "data.target")
-                .hint("add `target = \"label\"` under `[data]`"));
+            let what =
+                if self.target.is_some() { "`data.target` is an empty list" } else { "`data.target` is missing" };
+            return Err(Error::invalid(what).at("key", "data.target").hint("add `target = \"label\"` under `[data]`"));
         }
         if let Some(window) = &self.window {
             for (key, n) in [

@@ -192,7 +192,10 @@ mod tests {
         use Wanted::{Features, Targets};
         assert_eq!(read(Kind::Float(4), &[0; 11], 1 << 29, Features), "Ends(2)");
         assert_eq!(read(Kind::Float(4), &[0; 9], 2, Features), "GoesOn");
-        assert_eq!(read(Kind::Float(8), &1e39f64.to_le_bytes(), 1, Targets), format!("Unusable(0, {:?})", 1e39f64.to_string()));
+        assert_eq!(
+            read(Kind::Float(8), &1e39f64.to_le_bytes(), 1, Targets),
+            format!("Unusable(0, {:?})", 1e39f64.to_string())
+        );
         assert_eq!(read(Kind::Float(4), &f32::NAN.to_le_bytes(), 1, Features), "Unusable(0, \"NaN\")");
         assert_eq!(read(Kind::UInt(8), &[255; 8], 1, Targets), "Unusable(0, \"18446744073709551615\")");
     }

@@ -28,9 +28,8 @@ pub(crate) fn read(path: &Path, wanted: Wanted) -> Result<Array> {
 
 fn read_from(reader: &mut dyn Read, length: Option<u64>, path: &Path, wanted: Wanted) -> Result<Array> {
     let place = Place::of_file(path);
-    let no_header = || {
-        place.refuse("it is not a whole IDX file").hint("use a file such as train-images-idx3-ubyte or its .gz")
-    };
+    let no_header =
+        || place.refuse("it is not a whole IDX file").hint("use a file such as train-images-idx3-ubyte or its .gz");
     let mut start = [0; 4];
     reader.read_exact(&mut start).map_err(|_| no_header())?;
     let kind = match start {

@@ -1,10 +1,7 @@
 //! NumPy's NPY files. The header is read here: the libraries that do it bring a parser of Python with a licence that the
 //! project doesn't accept.
 
-use std::{
-    io::Read,
-    path::Path,
-};
+use std::{io::Read, path::Path};
 
 use outboard_core::error::{Error, Result};
 
@@ -25,7 +22,12 @@ pub(crate) fn read(path: &Path, wanted: Wanted) -> Result<Array> {
 }
 
 /// Reads an array; `length` is how many bytes there are, if that is known.
-pub(crate) fn read_from(reader: &mut dyn Read, length: Option<u64>, place: &Place<'_>, wanted: Wanted) -> Result<Array> {
+pub(crate) fn read_from(
+    reader: &mut dyn Read,
+    length: Option<u64>,
+    place: &Place<'_>,
+    wanted: Wanted,
+) -> Result<Array> {
     let no_header = || place.refuse("it is not a whole NPY file").hint("save it with `numpy.save`");
     let mut start = [0; 8];
     reader.read_exact(&mut start).map_err(|_| no_header())?;
@@ -91,7 +93,10 @@ fn dtype(descr: &str, place: &Place<'_>) -> Result<(Kind, bool)> {
             return refuse(format!("the array holds texts (dtype `{}`)", crate::wording::cut(code)), hint);
         }
         code if code.starts_with('O') => {
-            return refuse("the array holds Python objects".into(), "save an array of numbers: `x.astype(\"float32\")`");
+            return refuse(
+                "the array holds Python objects".into(),
+                "save an array of numbers: `x.astype(\"float32\")`",
+            );
         }
         code => {
             let what = format!("the array has dtype `{}`, not numbers that are known", crate::wording::cut(code));

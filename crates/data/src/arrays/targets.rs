@@ -35,9 +35,9 @@ pub(super) fn of_job(array: Array, name: &str, loss: &Loss, place: &Place<'_>) -
                 }
             })
         }
-        Loss::CrossEntropy { .. } => Err(place
-            .refuse(format!("each row has {outputs} targets, but `cross_entropy` needs one"))
-            .hint(ONE_CLASS)),
+        Loss::CrossEntropy { .. } => {
+            Err(place.refuse(format!("each row has {outputs} targets, but `cross_entropy` needs one")).hint(ONE_CLASS))
+        }
         Loss::BceWithLogits { .. } => {
             let names = names(&name, outputs);
             Ok((TargetColumn::Labels { names }, zero_or_one(array, place)?))
@@ -89,9 +89,7 @@ fn whole(array: Array, floats_allowed: bool, place: &Place<'_>) -> Result<Vec<i6
         Numbers::Bytes(bytes) => Ok(bytes.into_iter().map(i64::from).collect()),
         Numbers::Floats(floats) if floats_allowed => match floats.iter().position(|x| x.fract() != 0.0) {
             None => Ok(floats.into_iter().map(|x| x as i64).collect()),
-            Some(at) => {
-                Err(place.refuse(format!("{} is no class", floats[at])).at("row", at + 1).hint(WHOLE))
-            }
+            Some(at) => Err(place.refuse(format!("{} is no class", floats[at])).at("row", at + 1).hint(WHOLE)),
         },
         Numbers::Floats(_) => Err(place.refuse("the targets are floats, but classes are whole numbers").hint(WHOLE)),
     }
@@ -99,9 +97,7 @@ fn whole(array: Array, floats_allowed: bool, place: &Place<'_>) -> Result<Vec<i6
 
 fn number(integers: &[i64], labels: &mut Labels, place: &Place<'_>) -> Result<Vec<u32>> {
     let number = |(i, integer): (usize, &i64)| {
-        labels
-            .number(&integer.to_string())
-            .map_err(|(what, hint)| place.refuse(what).at("row", i + 1).hint(hint))
+        labels.number(&integer.to_string()).map_err(|(what, hint)| place.refuse(what).at("row", i + 1).hint(hint))
     };
     integers.iter().enumerate().map(number).collect()
 }

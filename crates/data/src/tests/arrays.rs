@@ -155,7 +155,9 @@ fn what_is_wrong_with_an_array() {
     let at = "\n  file: x.npy\n  try: ";
     assert_eq!(
         x("'<f4'", "(32768, 32768)", &[0; 20]),
-        format!("its shape [32768, 32768] needs 1073741824 numbers, but the file ends after 5{at}save or copy it again")
+        format!(
+            "its shape [32768, 32768] needs 1073741824 numbers, but the file ends after 5{at}save or copy it again"
+        )
     );
     assert_eq!(
         x("'<f4'", "(4294967296, 4294967296)", &[]),
@@ -172,10 +174,7 @@ fn what_is_wrong_with_an_array() {
         "NaN is not a number that a 32-bit float can hold\n  file: x.npy\n  row: 2\n  number: 2\n  \
          try: replace it, or leave the row out"
     );
-    assert_eq!(
-        x("'<f4'", "(0, 2)", &[]),
-        format!("the array is empty: its shape is [0, 2]{at}save one with rows")
-    );
+    assert_eq!(x("'<f4'", "(0, 2)", &[]), format!("the array is empty: its shape is [0, 2]{at}save one with rows"));
     assert_eq!(
         x("'<f4'", "()", &[0; 4]),
         format!("the array is a single number{at}save an array with a row for each sample")
@@ -262,10 +261,7 @@ fn arrays_that_do_not_go_together() {
         with(floats.clone(), &cross_entropy()),
         format!("the targets are floats, but classes are whole numbers\n  file: y.npy\n  array: y\n  try: {whole}")
     );
-    assert_eq!(
-        with(floats, &bce()),
-        format!("0.5 is no class\n  file: y.npy\n  array: y\n  row: 4\n  try: {whole}")
-    );
+    assert_eq!(with(floats, &bce()), format!("0.5 is no class\n  file: y.npy\n  array: y\n  row: 4\n  try: {whole}"));
     let pairs = npy("'<f4'", false, "(4, 2)", &f32s(&X));
     assert_eq!(
         with(pairs.clone(), &cross_entropy()),

@@ -27,8 +27,7 @@ fn check(read: Result<Training>, path: &Path) {
 fn originals() -> Vec<(&'static str, Vec<u8>)> {
     let x = npy("'<f4'", false, "(4, 2)", &f32s(&[1., 2., 3., 4., 5., 6., 7., 8.]));
     let y = npy("'<i8'", false, "(4,)", &i64s(&[0, 1, 1, 0]));
-    let tensors =
-        safetensors(&[("x", Dtype::F16, &[4, 2], vec![0; 16]), ("y", Dtype::U8, &[4], vec![0, 1, 1, 0])]);
+    let tensors = safetensors(&[("x", Dtype::F16, &[4, 2], vec![0; 16]), ("y", Dtype::U8, &[4], vec![0, 1, 1, 0])]);
     vec![
         ("x.npy", x.clone()),
         ("stored.npz", npz(&[("x", x.clone()), ("y", y.clone())], Stored)),

@@ -24,7 +24,9 @@ use outboard_core::{
     task::{self, Architecture},
 };
 use outboard_data::{Training, read_training};
-use outboard_protocol::{Checkpoint, PROTOCOL_VERSION, Position, Schema, Target, TargetColumn, Tensors, initial, tensors};
+use outboard_protocol::{
+    Checkpoint, PROTOCOL_VERSION, Position, Schema, Target, TargetColumn, Tensors, initial, tensors,
+};
 use outboard_store::{FolderStore, atomic};
 pub use run::{Run, RunEvent, Started};
 

@@ -93,9 +93,8 @@ impl ClassMetrics {
             let right = answers.iter().zip(truth).filter(|((said, shares), truth)| right(*said, shares, **truth));
             right.count() as f64 / truth.len() as f64
         };
-        let [top_3, top_5] = TOP.map(|k| {
-            (names.len() > k).then(|| share(&|_, shares, truth| place(shares, truth) < k))
-        });
+        let [top_3, top_5] =
+            TOP.map(|k| (names.len() > k).then(|| share(&|_, shares, truth| place(shares, truth) < k)));
         let roc_auc = match &classes[..] {
             [_, second] => second.roc_auc,
             all => mean(all.iter().filter_map(|class| class.roc_auc)),
