@@ -17,6 +17,7 @@ use crate::{
 const FEATURE_HINT: &str = "fix the cell, or list the column in `data.categorical` or `data.exclude`";
 const TARGET_HINT: &str = "fix the cell, or use `loss = \"cross_entropy\"` if the column holds classes";
 const LABEL_HINT: &str = "write 1 where the label applies, else 0";
+const WEIGHT_HINT: &str = "write how much the row counts, such as 1; leave out rows that don't count";
 const ROW_HINT: &str = "fix the cell, or remove the row";
 const TRAINED_HINT: &str = "fix the cell: the training data has numbers in this column";
 
@@ -37,6 +38,8 @@ pub(crate) enum Cells {
     Labels(Labels),
     /// Whether a label applies: 1, or 0.
     ZeroOrOne,
+    /// How much a row counts: more than 0.
+    Weights,
 }
 
 /// The feature columns and the targets that a job names.
@@ -89,6 +92,12 @@ fn targets_of_job(data: &Data, loss: &Loss, source: &Source) -> Result<Vec<Colum
     names.iter().map(column).collect()
 }
 
+/// The column that says how much each row counts, if the job names one.
+pub(crate) fn weights_of_job(data: &Data, source: &Source) -> Result<Option<Column>> {
+    let Some(name) = &data.weight else { return Ok(None) };
+    Ok(Some(Column { name: name.clone(), cells: Cells::Weights, position: named(source, name, "data.weight")? }))
+}
+
 /// The feature columns that a model was trained with, and its targets if the file is `labelled`.
 pub(crate) fn of_schema(schema: &Schema, labelled: bool, source: &Source) -> Result<(Vec<Column>, Vec<Column>)> {
     let column = |name: &str, cells| {
@@ -129,6 +138,10 @@ impl Column {
                 Ok(value @ (0.0 | 1.0)) => Ok(value),
                 _ => Err((format!("{} is neither 0 nor 1", shown(text)), LABEL_HINT)),
             },
+            Cells::Weights => number(text, WEIGHT_HINT).and_then(|value| match value as f32 > 0.0 {
+                true => Ok(value),
+                false => Err((format!("{} is not above 0", shown(text)), WEIGHT_HINT)),
+            }),
         }
         .map_err(|(what, hint)| row.refuse_cell(&self.name, what).hint(hint))
     }
@@ -213,7 +226,9 @@ fn chosen<'a>(data: &'a Data, exclude: &HashSet<&str>, source: &'a Source) -> Re
         }
         None => {
             let is_target = |name: &str| data.targets().iter().any(|target| target == name);
-            let is_feature = |name: &str| !exclude.contains(name) && (data.window.is_some() || !is_target(name));
+            let is_weight = |name: &str| data.weight.as_deref() == Some(name);
+            let is_left_out = |name: &str| exclude.contains(name) || is_weight(name);
+            let is_feature = |name: &str| !is_left_out(name) && (data.window.is_some() || !is_target(name));
             if let Some(position) = source.position("").filter(|_| is_feature("")) {
                 return Err(source.refuse(format!("column {} has no name", position + 1)).hint(
                     "name it in the header, or, where it only counts rows, leave it out with `data.exclude = [\"\"]`",

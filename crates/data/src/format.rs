@@ -73,13 +73,14 @@ impl Form {
 /// Refuses keys that mean nothing for what the job reads.
 pub(crate) fn check_keys(data: &Data, form: Form) -> Result<()> {
     use Form::{Arrays, Images, Table};
-    let keys: [(&str, bool, &[Form]); 10] = [
+    let keys: [(&str, bool, &[Form]); 11] = [
         ("data.labels", data.labels.is_some(), &[Arrays]),
         ("data.validation_labels", data.validation_labels.is_some(), &[Arrays]),
         ("data.target", data.target.is_some(), &[Table, Arrays]),
         ("data.features", data.features.is_some(), &[Table, Arrays]),
         ("data.exclude", !data.exclude.is_empty(), &[Table]),
         ("data.categorical", !data.categorical.is_empty(), &[Table]),
+        ("data.weight", data.weight.is_some(), &[Table]),
         ("data.text", data.text.is_some(), &[Table]),
         ("data.max_length", data.max_length.is_some(), &[Table]),
         ("data.window", data.window.is_some(), &[Table]),

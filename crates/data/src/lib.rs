@@ -68,12 +68,14 @@ fn read_table(data: &Data, format: Format, loss: &Loss, seed: u64) -> Result<Tra
     let (mut features, mut targets) = columns::of_job(data, loss, &source)?;
     let max_length = data.max_length.unwrap_or(text::MAX_LENGTH);
     let text = data.text.clone().map(|name| Feature::Text { name, max_length });
-    let mut table = Table::read(&source, &mut features, &mut targets, text.as_ref())?;
+    let mut table =
+        Table::read(&source, &mut features, &mut targets, columns::weights_of_job(data, &source)?, text.as_ref())?;
     // The numbers are all that is needed from here on.
     drop(source);
 
     let samples = table.samples(data.window, true)?;
-    rows::check_count(&data.train, samples)?;
+    let noun = if data.window.is_some() { "window" } else { "row" };
+    rows::check_count(&data.train, samples, noun)?;
     let sorted = table.sort_labels(features, targets)?;
     let all = 0..samples as u32;
     let (train, held_out) = match (&data.validation, data.window) {
@@ -101,7 +103,8 @@ fn read_table(data: &Data, format: Format, loss: &Loss, seed: u64) -> Result<Tra
     let schema = sorted.into_schema(&scalings, text, data.window);
     let validation = match &data.validation {
         None => None,
-        Some(Validation::Fraction(_)) => Some(table.dataset(&schema, &held_out)?),
+        // What is held out counts as it will later: each row the same.
+        Some(Validation::Fraction(_)) => Some(Dataset { weights: None, ..table.dataset(&schema, &held_out)? }),
         Some(Validation::File(path)) => {
             let set =
                 format::of_later(path, Some(format)).and_then(|format| read(path, format, None, &schema, Some("")));
@@ -166,7 +169,7 @@ fn read(
         Form::Table => {
             let source = Source::open(path, format)?;
             let (mut features, mut targets) = columns::of_schema(schema, labelled.is_some(), &source)?;
-            let table = Table::read(&source, &mut features, &mut targets, schema.features.first())?;
+            let table = Table::read(&source, &mut features, &mut targets, None, schema.features.first())?;
             drop(source);
             let all: Vec<u32> = (0..table.samples(schema.window, labelled.is_some())? as u32).collect();
             table.dataset(schema, &all)

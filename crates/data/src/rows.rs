@@ -32,7 +32,7 @@ impl Rows {
     ) -> Result<Training> {
         let width: usize = self.shape.iter().product();
         let rows = self.x.len() / width;
-        check_count(&self.path, rows)?;
+        check_count(&self.path, rows, "row")?;
         let held_out = match data.validation {
             Some(Validation::Fraction(fraction)) => {
                 let held_out = random::validation_rows(seed, rows, fraction);
@@ -102,14 +102,14 @@ impl Rows {
                 Inputs::Floats(floats)
             }
         };
-        Ok(Dataset { shape, x, y: self.y })
+        Ok(Dataset { shape, x, y: self.y, weights: None })
     }
 }
 
 /// Refuses what is too little to train on.
-pub(crate) fn check_count(path: &Path, rows: usize) -> Result<()> {
+pub(crate) fn check_count(path: &Path, rows: usize, noun: &str) -> Result<()> {
     match rows {
-        0 | 1 => Err(Error::invalid("the file has 1 row, but training needs at least 2")
+        0 | 1 => Err(Error::invalid(format!("the file has 1 {noun}, but training needs at least 2"))
             .at("file", path.display())
             .hint("add rows to the file")),
         _ => Ok(()),

@@ -28,27 +28,35 @@ pub(crate) struct Table {
     cells: Vec<f64>,
     /// The tokens of each row, where those are what is learned from.
     tokens: Option<Vec<f32>>,
+    /// How much each row counts, where the job says.
+    weights: Option<Vec<f32>>,
 }
 
 impl Table {
-    /// Reads these columns of every row; `feature` is a text, if that is what is learned from.
+    /// Reads these columns of every row; `feature` is a text, if that is what is learned from, `weight` says how much rows
+    /// count.
     pub(crate) fn read(
         source: &Source,
         features: &mut [Column],
         targets: &mut [Column],
+        mut weight: Option<Column>,
         feature: Option<&Feature>,
     ) -> Result<Self> {
         let width = features.len() + targets.len();
         let mut cells = Vec::new();
+        let mut weights = weight.as_ref().map(|_| Vec::new());
         let rows = source.for_each_row(|row| {
             for column in features.iter_mut().chain(targets.iter_mut()) {
                 cells.push(column.value(row)?);
+            }
+            if let (Some(weight), Some(weights)) = (&mut weight, &mut weights) {
+                weights.push(weight.value(row)? as f32);
             }
             Ok(())
         })?;
         let tokens = feature.map(|feature| text::read(source, feature)).transpose()?.flatten();
         let path = source.path().to_path_buf();
-        let table = Self { path, rows, width, targets: targets.len(), cells, tokens };
+        let table = Self { path, rows, width, targets: targets.len(), cells, tokens, weights };
         table.values(rows, width)?;
         Ok(table)
     }
@@ -86,7 +94,7 @@ impl Table {
     fn sort(&mut self, place: usize, column: Column) -> Result<SortedColumn> {
         let name = column.name;
         let labels = match column.cells {
-            Cells::Numbers(_) => return Ok(SortedColumn { name, kind: Sort::Numbers }),
+            Cells::Numbers(_) | Cells::Weights => return Ok(SortedColumn { name, kind: Sort::Numbers }),
             Cells::ZeroOrOne => return Ok(SortedColumn { name, kind: Sort::ZeroOrOne }),
             Cells::Labels(labels) => labels,
         };
@@ -107,7 +115,12 @@ impl Table {
             for row in samples {
                 self.append(schema, *row, &mut x)?;
             }
-            return Ok(Dataset { shape: vec![width], x: x.into(), y: self.targets(schema, samples) });
+            return Ok(Dataset {
+                shape: vec![width],
+                x: x.into(),
+                y: self.targets(schema, samples),
+                weights: self.row_weights(samples),
+            });
         };
         let numbers = self.values(samples.len(), window.length.saturating_mul(width))?;
         let mut x = Vec::with_capacity(numbers);
@@ -120,7 +133,12 @@ impl Table {
             }
             last.push((end - 1 + window.horizon) as u32);
         }
-        Ok(Dataset { shape: vec![window.length, width], x: x.into(), y: self.targets(schema, &last) })
+        Ok(Dataset {
+            shape: vec![window.length, width],
+            x: x.into(),
+            y: self.targets(schema, &last),
+            weights: self.row_weights(&last),
+        })
     }
 
     /// Adds the features of a row.
@@ -149,6 +167,11 @@ impl Table {
             }
         }
         Ok(())
+    }
+
+    fn row_weights(&self, rows: &[u32]) -> Option<Vec<f32>> {
+        let weights = self.weights.as_ref()?;
+        Some(rows.iter().map(|row| weights[*row as usize]).collect())
     }
 
     fn targets(&self, schema: &Schema, rows: &[u32]) -> Target {

@@ -76,7 +76,10 @@ fn all_columns_but_the_target_and_the_excluded_are_features_in_the_files_order()
     let mut data = folder.data("b,id,y,a\n1,7,0.5,2\n3,8,1.5,4\n");
     data.exclude = strings(&["id"]);
     let training = read_training(&data, &Loss::Mse, 0).unwrap();
-    assert_eq!(training.train, Dataset { shape: vec![2], x: vec![1., 2., 3., 4.].into(), y: values(&[0.5, 1.5]) });
+    assert_eq!(
+        training.train,
+        Dataset { shape: vec![2], x: vec![1., 2., 3., 4.].into(), y: values(&[0.5, 1.5]), weights: None }
+    );
     assert_eq!(training.validation, None);
     data.features = Some(strings(&["a", "b"]));
     data.exclude.clear();
@@ -178,10 +181,10 @@ fn later_files_are_read_by_name_and_may_hold_more_columns() {
     data.normalize = Normalize::MinMax;
     data.validation = Some(Validation::File(folder.file("held.csv", "note,y,c,a\n?,yes,v,5\n")));
     let training = read_training(&data, &cross_entropy(), 0).unwrap();
-    let expected = Dataset { shape: vec![3], x: vec![0.5, 0., 1.].into(), y: Target::Classes(vec![1]) };
+    let expected = Dataset { shape: vec![3], x: vec![0.5, 0., 1.].into(), y: Target::Classes(vec![1]), weights: None };
     assert_eq!(training.validation, Some(expected));
     let later = folder.file("later.csv", "c,a\nu,20\n");
-    let expected = Dataset { shape: vec![3], x: vec![2., 1., 0.].into(), y: Target::None };
+    let expected = Dataset { shape: vec![3], x: vec![2., 1., 0.].into(), y: Target::None, weights: None };
     assert_eq!(read_features(&later, &training.schema).unwrap(), expected);
     let odd = folder.file("odd.csv", "c,y,a\nu,neither,20\n");
     assert_eq!(read_features(&odd, &training.schema).unwrap(), expected);

@@ -129,12 +129,19 @@ impl Network {
     ///
     /// # Errors
     /// `JobFailed` where the loss is not a finite number; nothing was updated then.
-    pub fn step(&mut self, rows: usize, loss: &Loss, targets: Targets<'_>, plan: &StepPlan) -> Result<LossSums> {
+    pub fn step(
+        &mut self,
+        rows: usize,
+        loss: &Loss,
+        targets: Targets<'_>,
+        weights: Option<&[f32]>,
+        plan: &StepPlan,
+    ) -> Result<LossSums> {
         self.forward(rows, Some(plan));
         let x = &self.features[..rows * self.input];
         let outputs = self.chain.width();
         let (output, slope) = self.chain.output_and_slope(x, rows);
-        let sums = loss::evaluate(loss, outputs, output, targets, Some(slope));
+        let sums = loss::evaluate(loss, outputs, output, targets, weights, Some(slope));
         if !sums.mean().is_finite() {
             return Err(Error::new(ErrorKind::JobFailed, format!("the loss became {}", sums.mean())));
         }
@@ -149,7 +156,7 @@ impl Network {
         Ok(sums)
     }
 
-    /// Loss sums over a whole data set, dropout off.
+    /// Loss sums over a whole data set, dropout off; each row counts the same.
     pub fn evaluate(&mut self, data: &Dataset, loss: &Loss) -> LossSums {
         let mut sums = LossSums::default();
         let rows: Vec<u32> = (0..data.rows() as u32).collect();
@@ -160,13 +167,14 @@ impl Network {
             let from = part[0] as usize;
             sums.add(match &data.y {
                 Target::Classes(classes) => {
-                    loss::evaluate(loss, outputs, y, Targets::Classes(&classes[from..][..part.len()]), None)
+                    loss::evaluate(loss, outputs, y, Targets::Classes(&classes[from..][..part.len()]), None, None)
                 }
                 Target::Values { outputs, values } => loss::evaluate(
                     loss,
                     *outputs,
                     y,
                     Targets::Values(&values[from * outputs..][..part.len() * outputs]),
+                    None,
                     None,
                 ),
                 Target::None => LossSums::default(),

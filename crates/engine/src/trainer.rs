@@ -38,6 +38,7 @@ pub struct Trainer {
     began: (Instant, u64),
     classes: Vec<i64>,
     values: Vec<f32>,
+    weights: Vec<f32>,
 }
 
 impl Trainer {
@@ -93,6 +94,7 @@ impl Trainer {
             began,
             classes: Vec::new(),
             values: Vec::new(),
+            weights: Vec::new(),
         };
         trainer.order = trainer.order_of_epoch();
         Ok(trainer)
@@ -146,6 +148,11 @@ impl Trainer {
             }
             Target::None => return Err(Error::invalid("the training data has no target")),
         };
+        let weights = self.data.weights.as_ref().map(|all| {
+            self.weights.clear();
+            self.weights.extend(rows.iter().map(|&row| all[row as usize]));
+            &self.weights[..]
+        });
         let lr = self.train.lr_at(self.position.step, steps);
         let plan = StepPlan {
             step: self.position.step,
@@ -154,8 +161,10 @@ impl Trainer {
             clip_norm: self.train.clip_norm,
             clip_value: self.train.clip_value,
         };
-        let sums =
-            self.network.step(rows.len(), &self.train.loss, targets, &plan).map_err(|error| self.not_finite(error))?;
+        let sums = self
+            .network
+            .step(rows.len(), &self.train.loss, targets, weights, &plan)
+            .map_err(|error| self.not_finite(error))?;
         let position = &mut self.position;
         position.sums.loss += sums.mean() * rows.len() as f64;
         position.sums.correct += sums.correct;

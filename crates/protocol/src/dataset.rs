@@ -4,11 +4,11 @@ use outboard_core::{
     Layer,
     error::{Error, Result},
 };
-use safetensors::{Dtype, SafeTensors};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
 use crate::{
     inputs::{Inputs, Scaling, take},
-    tensors::{self, corrupt},
+    tensors::{self, Tensor, corrupt},
 };
 
 /// Rows of features and their targets.
@@ -20,6 +20,8 @@ pub struct Dataset {
     pub x: Inputs,
     /// Targets, one for each row.
     pub y: Target,
+    /// How much each row counts in training; all the same if unset.
+    pub weights: Option<Vec<f32>>,
 }
 
 /// What is to be predicted.
@@ -132,7 +134,8 @@ impl Dataset {
                 Some((Dtype::F32, vec![rows, *outputs], bytemuck::cast_slice(values)))
             }
         };
-        let all = [("x", x)].into_iter().chain(y.map(|y| ("y", y))).chain(scaling);
+        let weights = self.weights.as_ref().map(|w| ("weights", (Dtype::F32, vec![rows], bytemuck::cast_slice(w))));
+        let all = [("x", x)].into_iter().chain(y.map(|y| ("y", y))).chain(scaling).chain(weights);
         tensors::encode(all.map(|(name, (dtype, shape, bytes))| (name.to_string(), dtype, shape, bytes)), None::<&()>)
     }
 
@@ -168,7 +171,19 @@ impl Dataset {
                 }
             },
         };
-        Ok(Self { shape: shape.to_vec(), x: inputs, y })
+        let weights = file.tensor("weights").ok().map(|weights| row_weights(&weights, rows)).transpose()?;
+        Ok(Self { shape: shape.to_vec(), x: inputs, y, weights })
+    }
+}
+
+/// How much each row counts: a number above 0.
+fn row_weights(weights: &TensorView<'_>, rows: usize) -> Result<Vec<f32>> {
+    let Tensor { shape, data } = tensors::f32s("weights", weights)?;
+    match shape == [rows] && data.iter().all(|weight| weight.is_finite() && *weight > 0.0) {
+        true => Ok(data),
+        false => {
+            Err(corrupt(format!("tensor `weights` of a data set is not a number above 0 for each of {rows} rows")))
+        }
     }
 }
 
@@ -197,17 +212,22 @@ mod tests {
 
     #[test]
     fn reads_back_what_it_wrote() {
-        let classes =
-            Dataset { shape: vec![2, 3], x: (0..12).map(|i| i as f32).collect(), y: Target::Classes(vec![0, 4]) };
+        let classes = Dataset {
+            shape: vec![2, 3],
+            x: (0..12).map(|i| i as f32).collect(),
+            y: Target::Classes(vec![0, 4]),
+            weights: None,
+        };
         let values = Dataset {
             shape: vec![1],
             x: vec![0.5, 1.5].into(),
             y: Target::Values { outputs: 2, values: vec![1., 2., 3., 4.] },
+            weights: Some(vec![0.5, 2.0]),
         };
-        let none = Dataset { shape: vec![1], x: vec![0.5, 1.5].into(), y: Target::None };
+        let none = Dataset { shape: vec![1], x: vec![0.5, 1.5].into(), y: Target::None, weights: None };
         let scalings = [0.0, 1.5].map(|offset| Scaling { offset, scale: 3.0 }).to_vec();
         let bytes = Inputs::Bytes { bytes: (0..24).collect(), scalings };
-        let bytes = Dataset { shape: vec![2, 3], x: bytes, y: Target::Classes(vec![0, 4, 2, 2]) };
+        let bytes = Dataset { shape: vec![2, 3], x: bytes, y: Target::Classes(vec![0, 4, 2, 2]), weights: None };
         for data in [classes, values, none, bytes] {
             assert_eq!(Dataset::decode(&data.encode().unwrap()).unwrap(), data);
         }
@@ -215,7 +235,7 @@ mod tests {
 
     #[test]
     fn rows_take_another_shape_if_it_has_as_many_numbers() {
-        let data = Dataset { shape: vec![12], x: vec![0.0; 24].into(), y: Target::None };
+        let data = Dataset { shape: vec![12], x: vec![0.0; 24].into(), y: Target::None, weights: None };
         assert_eq!(data.clone().shaped(&[1, 3, 4]).unwrap().shape, [1, 3, 4]);
         assert_eq!(
             data.shaped(&[1, 5, 5]).unwrap_err().to_string(),
@@ -227,7 +247,7 @@ mod tests {
     fn tokens_are_whole_numbers_below_the_size_of_the_vocabulary() {
         let layers = [Layer::Embedding { tokens: 4, out: 2, padding_index: None }];
         for (wrong, shown) in [(4.0, "4"), (-1.0, "-1"), (0.5, "0.5"), (f32::NAN, "NaN")] {
-            let data = Dataset { shape: vec![2], x: vec![0.0, 3.0, 1.0, wrong].into(), y: Target::None };
+            let data = Dataset { shape: vec![2], x: vec![0.0, 3.0, 1.0, wrong].into(), y: Target::None, weights: None };
             assert_eq!(
                 data.check_tokens(&layers).unwrap_err().to_string(),
                 format!("number 2 of row 2 is {shown}, but layer 0 (embedding) takes whole numbers from 0 to 3")
@@ -241,7 +261,7 @@ mod tests {
     fn bytes_need_a_scaling_that_fits_their_rows() {
         let refused = |scalings: Vec<Scaling>| {
             let x = Inputs::Bytes { bytes: vec![7; 12], scalings };
-            let data = Dataset { shape: vec![2, 3], x, y: Target::None };
+            let data = Dataset { shape: vec![2, 3], x, y: Target::None, weights: None };
             Dataset::decode(&data.encode().unwrap()).unwrap_err().to_string()
         };
         assert_eq!(refused(vec![]), "a data set of bytes has no F64 tensor `offset`");
@@ -251,10 +271,19 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_row_counts_more_than_nothing() {
+        for weights in [vec![1.0], vec![1.0, 0.0], vec![f32::NAN, 1.0], vec![1.0, -1.0]] {
+            let data =
+                Dataset { shape: vec![1], x: vec![0.5, 1.5].into(), y: Target::None, weights: Some(weights.clone()) };
+            assert!(data.encode().and_then(|bytes| Dataset::decode(&bytes)).is_err(), "{weights:?}");
+        }
+    }
+
     proptest! {
         #[test]
         fn damage_is_an_error_and_never_a_panic(at in 0usize..200, byte: u8, cut in 0usize..200) {
-            let data = Dataset { shape: vec![3], x: vec![1.0; 9].into(), y: Target::Classes(vec![0, 1, 2]) };
+            let data = Dataset { shape: vec![3], x: vec![1.0; 9].into(), y: Target::Classes(vec![0, 1, 2]), weights: None };
             let mut bytes = data.encode().unwrap();
             let n = bytes.len();
             bytes[at % n] = byte;

@@ -125,5 +125,6 @@ fn clusters(rows: usize, part: u64, model: &Architecture) -> Dataset {
         shape: model.input.clone(),
         x: (0..rows).flat_map(|row| (0..FEATURES).map(move |column| feature(row, column))).collect(),
         y: Target::Classes((0..rows).map(|row| (row % CLASSES) as i64).collect()),
+        weights: None,
     }
 }

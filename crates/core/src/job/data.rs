@@ -37,6 +37,9 @@ pub struct Data {
     /// Feature columns that hold categories, not numbers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub categorical: Vec<String>,
+    /// Column that says how much each training row counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<String>,
     /// How numeric features are scaled.
     #[serde(default)]
     pub normalize: Normalize,

@@ -51,7 +51,7 @@ fn the_same_arrays_from_every_format() {
         job(&folder, ("x.idx", idx(0x0d, &[4, 2], &be_f32)), Some(idx_y)),
     ];
     let classes = Target::Classes(vec![0, 2, 0, 1]);
-    let expected = Dataset { shape: vec![2], x: X.to_vec().into(), y: classes.clone() };
+    let expected = Dataset { shape: vec![2], x: X.to_vec().into(), y: classes.clone(), weights: None };
     for data in jobs {
         let Training { schema, train, validation } = read_training(&data, &cross_entropy(), 0).unwrap();
         assert_eq!((&train, &validation), (&expected, &None), "{data:?}");

@@ -25,7 +25,7 @@ fn several_targets_are_numbers_or_labels() {
         [(Loss::Mse, TargetColumn::Numbers { names: names.clone() }), (bce(), TargetColumn::Labels { names })]
     {
         let Training { schema, train, .. } = read_training(&data, &loss, 0).unwrap();
-        assert_eq!(train, Dataset { shape: vec![1], x: vec![5., 6., 7.].into(), y: y.clone() });
+        assert_eq!(train, Dataset { shape: vec![1], x: vec![5., 6., 7.].into(), y: y.clone(), weights: None });
         assert_eq!((&schema.target, schema.target.outputs()), (&target, 2));
         assert_eq!(read_labelled(&data.train, None, &schema).unwrap(), train);
     }
@@ -50,6 +50,30 @@ fn several_targets_are_numbers_or_labels() {
         "line 2: `5` is neither 0 nor 1\n  file: train.csv\n  row: 1\n  column: x\n  \
          try: write 1 where the label applies, else 0"
     );
+}
+
+#[test]
+fn training_rows_count_by_their_weights() {
+    let folder = Folder::new();
+    let mut data = folder.data("x,n,y\n1,2,0\n2,0.5,1\n3,1,0\n4,8,1\n");
+    data.weight = Some("n".into());
+    data.validation = Some(Validation::Fraction(0.25));
+    let Training { train, validation, .. } = read_training(&data, &bce(), 3).unwrap();
+    let held_out = random::validation_rows(3, 4, 0.25)[0] as usize;
+    let kept = |all: [f32; 4]| all.into_iter().enumerate().filter(|(i, _)| *i != held_out).map(|(_, x)| x).collect();
+    let (x, weights): (Vec<f32>, Vec<f32>) = (kept([1., 2., 3., 4.]), kept([2., 0.5, 1., 8.]));
+    assert_eq!((train.x, train.weights), (x.into(), Some(weights)));
+    assert_eq!(validation.unwrap().weights, None);
+    for (cell, what) in [("0", "`0` is not above 0"), ("-1", "`-1` is not above 0"), ("x", "`x` is not a number")] {
+        data.train = folder.file("train.csv", format!("x,n,y\n1,2,0\n2,{cell},1\n"));
+        assert_eq!(
+            refusal(&data, &bce()),
+            format!(
+                "line 3: {what}\n  file: train.csv\n  row: 2\n  column: n\n  \
+                 try: write how much the row counts, such as 1; leave out rows that don't count"
+            )
+        );
+    }
 }
 
 #[test]
@@ -114,6 +138,11 @@ fn windows_of_a_series() {
     assert_eq!(validation.y, values(&[80., 90.]));
     assert_eq!(validation.x, [1.0, (70.0f64 / 60.0) as f32, (70.0f64 / 60.0) as f32, (80.0f64 / 60.0) as f32]);
 
+    data.window = Some(Window { length: 9, horizon: 1, stride: 1 });
+    assert_eq!(
+        refusal(&data, &Loss::Mse),
+        "the file has 1 window, but training needs at least 2\n  file: train.csv\n  try: add rows to the file"
+    );
     data.window = Some(Window { length: 10, horizon: 1, stride: 1 });
     assert_eq!(
         refusal(&data, &Loss::Mse),

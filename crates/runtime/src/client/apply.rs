@@ -206,7 +206,7 @@ fn measure(loss: &Loss, outputs: &Tensor, data: &Dataset) -> Result<Metrics> {
             Target::Values { values, .. } => Targets::Values(&values[from * width..to * width]),
             Target::None => return Err(Error::new(ErrorKind::Unexpected, "the rows have no targets")),
         };
-        sums.add(loss::evaluate(loss, width, part, targets, None));
+        sums.add(loss::evaluate(loss, width, part, targets, None, None));
     }
     let answers = if loss.is_classification() { rows } else { rows * width };
     let accuracy = loss.has_accuracy().then(|| sums.correct as f64 / answers as f64);
