@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 pub use self::{
     data::{Color, Data, Format, Images, Normalize, Targets, Validation, Window},
-    train::{Balance, ClassWeights, EarlyStopping, Keep, Loss, Optimizer, Schedule, Train},
+    train::{Augment, Balance, ClassWeights, EarlyStopping, Keep, Loss, Optimizer, Schedule, Train},
 };
 use crate::{
     layer::{self, Layer},

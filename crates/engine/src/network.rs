@@ -9,7 +9,7 @@ use outboard_core::{
     layer,
     task::Architecture,
 };
-use outboard_protocol::{Dataset, Target, Tensor, Tensors};
+use outboard_protocol::{Augmentation, Dataset, Target, Tensor, Tensors};
 use rayon::prelude::*;
 
 use crate::{
@@ -109,6 +109,13 @@ impl Network {
         self.padding.extend(self.features[..rows.len() * width].iter().map(|x| *x == token));
         // A row of nothing but padding counts as having none: it would have no mean and no last position.
         self.padding.chunks_exact_mut(width).filter(|row| row.iter().all(|p| *p)).for_each(|row| row.fill(false));
+    }
+
+    /// Changes the images that were loaded from these rows.
+    pub fn augment(&mut self, augmentation: Augmentation<'_>, rows: &[u32], shape: [usize; 3]) {
+        let width = self.input;
+        let images = self.features[..rows.len() * width].par_chunks_exact_mut(width);
+        images.zip(rows).with_min_len(16).for_each(|(image, &row)| augmentation.apply(row, shape, image));
     }
 
     /// Runs the rows that were loaded through the model; the outputs, row after row.

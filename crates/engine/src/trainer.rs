@@ -9,7 +9,7 @@ use outboard_core::{
     task::{Architecture, Epoch},
 };
 use outboard_protocol::{
-    Best, Checkpoint, Dataset, Position, Sums, Target, Tensor, Tensors,
+    Augmentation, Best, Checkpoint, Dataset, Position, Sums, Target, Tensor, Tensors,
     random::{Domain, Stream},
 };
 
@@ -58,6 +58,7 @@ impl Trainer {
         let plan = layer::plan(&model.layers, &model.input)?;
         train.check_freeze(&plan)?;
         train.check_batch_norms(&plan, data.rows())?;
+        train.check_augment(&model.input)?;
         let steps = train.steps_per_epoch(data.rows());
         if steps == 0 {
             let (rows, batch) = (data.rows(), train.batch_size);
@@ -134,6 +135,10 @@ impl Trainer {
         let from = self.position.step_in_epoch as usize * self.train.batch_size;
         let rows = &self.order[from..(from + self.train.batch_size).min(self.data.rows())];
         self.network.load(&self.data, rows);
+        if let ([channels, height, width], false) = (&self.data.shape[..], self.train.augment.is_empty()) {
+            let augmentation = Augmentation::new(&self.train.augment, self.train.seed, self.position.epoch);
+            self.network.augment(augmentation, rows, [*channels, *height, *width]);
+        }
         let targets = match &self.data.y {
             Target::Classes(all) => {
                 self.classes.clear();

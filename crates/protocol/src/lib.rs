@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod augment;
 pub mod checkpoint;
 pub mod dataset;
 pub mod envelope;
@@ -10,6 +11,7 @@ pub mod model;
 pub mod random;
 pub mod tensors;
 
+pub use augment::Augmentation;
 pub use checkpoint::{Best, Checkpoint, Position, Sums};
 pub use dataset::{Dataset, Target};
 pub use envelope::{Envelope, TaskResult};

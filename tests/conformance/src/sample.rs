@@ -44,6 +44,7 @@ impl Job {
     /// A job of this model, which takes eight numbers in some shape and gives one for each class.
     pub(crate) fn with_model(store: &FolderStore, name: String, epochs: u32, model: Architecture) -> Result<Self> {
         let train = Train {
+            augment: Vec::new(),
             loss: Loss::CrossEntropy { label_smoothing: 0.0, class_weights: None },
             optimizer: Optimizer::Adam { lr: 1e-2, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0 },
             schedule: Schedule::Constant,

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{ClassWeights, Data, Format, Job, Loss, Normalize, Optimizer, Schedule, Train, Validation};
+use super::{Augment, ClassWeights, Data, Format, Job, Loss, Normalize, Optimizer, Schedule, Train, Validation};
 use crate::{
     error::{Error, Result},
     layer::{Layer, Planned},
@@ -217,6 +217,35 @@ impl Train {
             .at("key", "train.drop_last")
             .hint("set `drop_last = true` under [train], or another `batch_size`"),
         })
+    }
+}
+
+impl Train {
+    /// Checks that rows of this shape are images where images are to be changed.
+    ///
+    /// # Errors
+    /// `InvalidRequest` where they aren't, or the changes make no sense.
+    pub fn check_augment(&self, input: &[usize]) -> Result<()> {
+        let refuse = |what: String, hint: &str| Err(Error::invalid(what).at("key", "train.augment").hint(hint));
+        let moves = |change: &Augment| match change {
+            Augment::Flip => None,
+            Augment::Crop(n) | Augment::Shift(n) => Some(*n as usize),
+        };
+        match input {
+            _ if self.augment.is_empty() => Ok(()),
+            _ if self.augment.len() > 16 => refuse("`train.augment` lists more than 16 changes".into(), "list fewer"),
+            [_, height, width] => match self.augment.iter().filter_map(moves).find(|n| *n >= *height.min(width)) {
+                Some(n) => refuse(
+                    format!("`train.augment` moves images of {height} by {width} pixels by up to {n}"),
+                    "use a smaller number, such as 2",
+                ),
+                None => Ok(()),
+            },
+            _ => refuse(
+                format!("`train.augment` changes images, but a row is {input:?}"),
+                "take it out, or set `model.input = [channels, height, width]`",
+            ),
+        }
     }
 }
 

@@ -43,6 +43,9 @@ pub struct Train {
     /// Parameters that stay as they are: a layer (`"0"`) or a tensor (`"0.bias"`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub freeze: Vec<String>,
+    /// What is done to images at random while training, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub augment: Vec<Augment>,
     /// Ends the job when it no longer improves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub early_stopping: Option<EarlyStopping>,
@@ -57,6 +60,18 @@ fn yes() -> bool {
 
 fn default_batch_size() -> usize {
     32
+}
+
+/// A change of an image, drawn anew for each row and epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Augment {
+    /// Left and right change places, every other time.
+    Flip,
+    /// Up to so many pixels are added at every edge, and the image is cut out of that at random; what was added is 0.
+    Crop(u32),
+    /// Moved by up to so many pixels, in both directions; what comes in is as the edge.
+    Shift(u32),
 }
 
 /// What is minimised.

@@ -145,6 +145,7 @@ impl Client {
         job.train.check_freeze(&plan)?;
         check_batches(&job, train.rows())?;
         job.train.check_batch_norms(&plan, train.rows())?;
+        job.train.check_augment(&model.input)?;
         for data in std::iter::once(&train).chain(&validation) {
             data.check_tokens(&job.model.layers)?;
         }
