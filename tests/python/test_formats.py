@@ -8,8 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from program import Program
 from safetensors.numpy import save_file
+from torch import nn
+
+from reference import augment
 
 JOB = """
 [model]
@@ -63,3 +67,43 @@ def test_the_same_curve_from_every_file(outboard: Program, dtype: str, order: st
     idx(outboard.folder / "x-idx3-ubyte.gz", X)
     idx(outboard.folder / "y-idx1-ubyte.gz", Y)
     assert loss(outboard, "x-idx3-ubyte.gz", "y-idx1-ubyte.gz") == expected
+
+
+AUGMENTED = """
+[model]
+layers = ["flatten", { type = "linear", out = 3 }]
+input = [2, 4, 5]
+weights = "start.safetensors"
+[data]
+train = "a.npz"
+normalize = "none"
+[train]
+loss = "cross_entropy"
+epochs = 2
+batch_size = 30
+seed = 11
+optimizer = { type = "sgd", lr = 1e-30 }
+augment = ["flip", { crop = 2 }, { shift = 1 }]
+"""
+
+
+def test_images_are_changed_as_numpy_changes_them(outboard: Program) -> None:
+    x = RANDOM.normal(size=(30, 2, 4, 5)).astype(np.float32)
+    np.savez(outboard.folder / "a.npz", x=x, y=Y)
+    linear = nn.Linear(40, 3)
+    start = {"1.weight": linear.weight.detach().numpy(), "1.bias": linear.bias.detach().numpy()}
+    save_file(start, outboard.folder / "start.safetensors")
+    (outboard.folder / "job.toml").write_text(AUGMENTED)
+    epochs, model = outboard.train("job.toml")
+    changes = ["flip", {"crop": 2}, {"shift": 1}]
+    for number, epoch in enumerate(epochs):
+        changed = [augment.apply(changes, 11, number, row, image) for row, image in enumerate(x)]
+        logits = linear(torch.from_numpy(np.stack(changed)).flatten(1))
+        expected = nn.functional.cross_entropy(logits, torch.from_numpy(Y)).item()
+        assert epoch["loss"] == pytest.approx(expected, rel=1e-5)
+    # Only training changes them.
+    metrics = outboard.run("evaluate", model, "a.npz")[-1]["metrics"]
+    plain = nn.functional.cross_entropy(
+        linear(torch.from_numpy(x).flatten(1)), torch.from_numpy(Y)
+    ).item()
+    assert metrics["loss"] == pytest.approx(plain, rel=1e-5)

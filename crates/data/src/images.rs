@@ -63,17 +63,10 @@ pub(crate) fn training(data: &Data, loss: &Loss, seed: u64) -> Result<Training> 
     let form = Form { size, resize: images.size.is_some(), color: images.color };
     let mut labels = Labels::new(role);
     let numbers = numbers(&pictures, &mut labels)?;
-    let (classes, places) = labels.sorted().map_err(|e| e.at("file", data.train.display()).hint(LAYOUT))?;
-    let numbers = numbers.into_iter().map(|n| places[n as usize]);
-    let (name, x) = ("class".to_string(), form.read(&data.train, &pictures)?);
-    let (target, y) = match (role, classes.as_slice()) {
-        (Role::Side, [zero, one]) => {
-            let values = numbers.map(|class| class as f32).collect();
-            let classes = [zero.clone(), one.clone()];
-            (TargetColumn::Binary { name, classes }, Target::Values { outputs: 1, values })
-        }
-        _ => (TargetColumn::Classes { name, classes }, Target::Classes(numbers.map(i64::from).collect())),
-    };
+    let (target, y) = labels
+        .into_target("class".to_string(), &numbers)
+        .map_err(|e| e.at("file", data.train.display()).hint(LAYOUT))?;
+    let x = form.read(&data.train, &pictures)?;
     let rows = Rows { path: data.train.clone(), shape: form.shape(), x, y };
     rows.training(form.feature(), target, data, seed, |path, schema| dataset(path, schema, true))
 }
@@ -85,16 +78,13 @@ pub(crate) fn dataset(path: &Path, schema: &Schema, labelled: bool) -> Result<Da
     };
     let form = Form { size: *size, resize: *resize, color: *color };
     let pictures = pictures(path, labelled)?;
-    let known = |role, classes: &[String]| numbers(&pictures, &mut Labels::known(role, classes));
+    let known = |role: Role, classes: &[String]| {
+        numbers(&pictures, &mut Labels::known(role, classes)).map(|numbers| role.targets(&numbers))
+    };
     let y = match &schema.target {
         _ if !labelled => Target::None,
-        TargetColumn::Binary { classes, .. } => {
-            let values = known(Role::Side, classes)?.into_iter().map(|class| class as f32).collect();
-            Target::Values { outputs: 1, values }
-        }
-        TargetColumn::Classes { classes, .. } => {
-            Target::Classes(known(Role::Class, classes)?.into_iter().map(i64::from).collect())
-        }
+        TargetColumn::Binary { classes, .. } => known(Role::Side, classes)?,
+        TargetColumn::Classes { classes, .. } => known(Role::Class, classes)?,
         _ => return Err(Error::invalid("the model predicts no classes").at("file", path.display())),
     };
     Rows { path: path.to_path_buf(), shape: form.shape(), x: form.read(path, &pictures)?, y }.dataset(schema)

@@ -142,14 +142,24 @@ async fn added_time(folder: &Path) {
         };
         times[0].push(milliseconds(async { tokio::task::block_in_place(direct) }).await);
         let (one, two) = (task(&operations[1]), task(&operations[3]));
-        times[1].push(milliseconds(async { drop(cpu.run(&one, pending(), |_| {}).await.unwrap()) }).await);
+        times[1].push(
+            milliseconds(async {
+                let _ = cpu.run(&one, pending(), |_| {}).await.unwrap();
+            })
+            .await,
+        );
         let envelope = Envelope::new(task(&operations[2]), PATIENCE, PATIENCE);
         let run = async {
             let result = stdio.run(&envelope, pending(), |_| {}).await;
             assert!(matches!(result.ended, Ending::Finished(_)), "{result:?}");
         };
         times[2].push(milliseconds(run).await);
-        times[3].push(milliseconds(async { drop(http.run(&two, pending(), |_| {}).await.unwrap()) }).await);
+        times[3].push(
+            milliseconds(async {
+                let _ = http.run(&two, pending(), |_| {}).await.unwrap();
+            })
+            .await,
+        );
     }
     println!("  direct  {:6.2} ms in all", median(times[0].clone()));
     for (index, (name, goal)) in [("cpu", 0.2), ("stdio", 1.0), ("http", 3.0)].into_iter().enumerate() {

@@ -19,21 +19,7 @@ pub(super) fn of_job(array: Array, name: &str, loss: &Loss, place: &Place<'_>) -
             let integers = whole(array, role == Role::Side, place)?;
             let mut labels = Labels::new(role);
             let numbers = number(&integers, &mut labels, place)?;
-            let (classes, places) = labels.sorted().map_err(|e| e.at("file", place.path.display()))?;
-            let classed = numbers.into_iter().map(|n| places[n as usize]);
-            Ok(match <[String; 2]>::try_from(classes) {
-                Ok(classes) if role == Role::Side => {
-                    let values = classed.map(|class| class as f32).collect();
-                    (TargetColumn::Binary { name, classes }, Target::Values { outputs: 1, values })
-                }
-                Ok(classes) => (
-                    TargetColumn::Classes { name, classes: classes.into() },
-                    Target::Classes(classed.map(i64::from).collect()),
-                ),
-                Err(classes) => {
-                    (TargetColumn::Classes { name, classes }, Target::Classes(classed.map(i64::from).collect()))
-                }
-            })
+            labels.into_target(name, &numbers).map_err(|e| e.at("file", place.path.display()))
         }
         Loss::CrossEntropy { .. } => {
             Err(place.refuse(format!("each row has {outputs} targets, but `cross_entropy` needs one")).hint(ONE_CLASS))
@@ -61,20 +47,18 @@ pub(super) fn of_schema(array: Array, target: &TargetColumn, place: &Place<'_>) 
             .refuse(format!("each row has {outputs} targets, but the training data has {needed}"))
             .hint("save targets of the same shape"));
     }
-    let of_classes = |role, classes: &[String], array| {
-        number(&whole(array, role == Role::Side, place)?, &mut Labels::known(role, classes), place)
+    let of_classes = |role: Role, classes: &[String], array| {
+        let integers = whole(array, role == Role::Side, place)?;
+        Ok(role.targets(&number(&integers, &mut Labels::known(role, classes), place)?))
     };
-    Ok(match target {
-        TargetColumn::Classes { classes, .. } => {
-            Target::Classes(of_classes(Role::Class, classes, array)?.into_iter().map(i64::from).collect())
+    match target {
+        TargetColumn::Classes { classes, .. } => of_classes(Role::Class, classes, array),
+        TargetColumn::Binary { classes, .. } => of_classes(Role::Side, classes, array),
+        TargetColumn::Labels { .. } => zero_or_one(array, place),
+        TargetColumn::Number { .. } | TargetColumn::Numbers { .. } => {
+            Ok(Target::Values { outputs, values: floats(array) })
         }
-        TargetColumn::Binary { classes, .. } => {
-            let values = of_classes(Role::Side, classes, array)?.into_iter().map(|class| class as f32).collect();
-            Target::Values { outputs, values }
-        }
-        TargetColumn::Labels { .. } => zero_or_one(array, place)?,
-        TargetColumn::Number { .. } | TargetColumn::Numbers { .. } => Target::Values { outputs, values: floats(array) },
-    })
+    }
 }
 
 /// Names of the columns of an array.
