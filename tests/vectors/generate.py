@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from cases import compare, curves, digits, gradients, optimizers, random_numbers, schedules
+from cases import augment, compare, curves, digits, gradients, optimizers, random_numbers, schedules
 
 HERE = Path(__file__).parent
 
@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 def generate(out: Path) -> None:
     """Writes all vectors."""
     torch.set_num_threads(2)
-    for kind in (random_numbers, gradients, optimizers, schedules, curves):
+    for kind in (random_numbers, augment, gradients, optimizers, schedules, curves):
         kind.generate(out)
 
 

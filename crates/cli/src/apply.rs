@@ -7,10 +7,10 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     args::{Evaluate, Global, Predict},
-    output::{Printer, json, text::grouped},
+    output::{Printer, json, quality, text::grouped},
 };
 
-/// Prints loss and accuracy.
+/// Prints how good a model is.
 pub(crate) async fn evaluate(
     client: &Client,
     arguments: &Evaluate,
@@ -18,28 +18,20 @@ pub(crate) async fn evaluate(
     printer: &Printer,
 ) -> Result<ExitCode> {
     let began = Instant::now();
-    let evaluation = client.evaluate(&arguments.model, &arguments.data).await?;
+    let evaluation = client.evaluate(&arguments.model, &arguments.data, arguments.labels.as_deref()).await?;
     let metrics = evaluation.metrics;
     if global.json {
-        let mut values = json!({"loss": metrics.loss});
-        if let Some(accuracy) = metrics.accuracy {
-            values["accuracy"] = accuracy.into();
-        }
         let fields = json!({
             "status": "succeeded",
             "provider": evaluation.provider,
             "rows": metrics.rows,
-            "metrics": values,
+            "metrics": quality::json(&metrics, &evaluation.quality),
             "seconds": began.elapsed().as_secs_f64(),
             "cost_usd": 0.0,
         });
         json::line(printer, "finished", Some(&evaluation.job), fields);
     } else {
-        if let Some(accuracy) = metrics.accuracy {
-            printer.line(format!("accuracy  {accuracy:.4}"));
-        }
-        printer.line(format!("loss      {:.4}", metrics.loss));
-        printer.line(format!("rows      {}", grouped(metrics.rows)));
+        quality::lines(&metrics, &evaluation.quality).iter().for_each(|line| printer.line(line));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -94,33 +86,57 @@ fn write_csv(predictions: &Predictions, probabilities: bool, out: &mut Vec<u8>) 
         false => text.to_string(),
     };
     let classes = predictions.classes.as_deref();
-    let mut header = vec![cell(&predictions.target)];
-    if let Some(classes) = classes {
+    let mut header: Vec<_> = predictions.targets.iter().map(|target| cell(target)).collect();
+    let labels = match predictions.rows.first() {
+        Some(Prediction::Labels(_)) => &predictions.targets[..],
+        _ => classes.unwrap_or_default(),
+    };
+    if classes.is_some() {
         header.push("probability".into());
-        if probabilities {
-            header.extend(classes.iter().map(|class| cell(&format!("probability of {class}"))));
-        }
+    }
+    if probabilities {
+        header.extend(labels.iter().map(|label| cell(&format!("probability of {label}"))));
     }
     writeln!(out, "{}", header.join(","))?;
     for row in &predictions.rows {
-        match row {
-            Prediction::Number(value) => writeln!(out, "{value}")?,
-            Prediction::Class { index, probabilities: shares } => {
-                write!(out, "{},{:.6}", cell(class(predictions, *index)), shares[*index])?;
-                if probabilities {
-                    shares.iter().try_for_each(|share| write!(out, ",{share:.6}"))?;
-                }
-                writeln!(out)?;
+        let (mut cells, shares): (Vec<String>, &[f64]) = match row {
+            Prediction::Number(value) => (vec![value.to_string()], &[]),
+            Prediction::Numbers(values) => (values.iter().map(f64::to_string).collect(), &[]),
+            Prediction::Labels(shares) => (shares.iter().map(|share| applies(*share).to_string()).collect(), shares),
+            Prediction::Class { index, probabilities } => {
+                (vec![cell(class(predictions, *index)), format!("{:.6}", probabilities[*index])], probabilities)
             }
+        };
+        if probabilities {
+            cells.extend(shares.iter().map(|share| format!("{share:.6}")));
         }
+        writeln!(out, "{}", cells.join(","))?;
     }
     Ok(())
+}
+
+/// Whether a label of this probability is said to apply.
+fn applies(probability: f64) -> u8 {
+    u8::from(probability > 0.5)
+}
+
+/// A field for each target.
+fn by_target<T: Into<Value>>(predictions: &Predictions, values: impl Iterator<Item = T>) -> Map<String, Value> {
+    predictions.targets.iter().cloned().zip(values.map(Into::into)).collect()
 }
 
 fn write_json(predictions: &Predictions, out: &mut Vec<u8>) -> std::io::Result<()> {
     for (i, row) in predictions.rows.iter().enumerate() {
         let fields = match row {
             Prediction::Number(value) => json!({"row": i + 1, "prediction": value}),
+            Prediction::Numbers(values) => {
+                json!({"row": i + 1, "prediction": by_target(predictions, values.iter().copied())})
+            }
+            Prediction::Labels(shares) => json!({
+                "row": i + 1,
+                "prediction": by_target(predictions, shares.iter().map(|share| applies(*share))),
+                "probabilities": by_target(predictions, shares.iter().copied()),
+            }),
             Prediction::Class { index, probabilities } => {
                 let shares: Map<String, Value> = probabilities
                     .iter()

@@ -176,8 +176,11 @@ pub(crate) enum OneJob {
 pub(crate) struct Evaluate {
     /// A model.safetensors that `outboard train` wrote.
     pub(crate) model: PathBuf,
-    /// A file with the columns that the model was trained on, target included.
+    /// A file or folder of the form that the model was trained on, target included.
     pub(crate) data: PathBuf,
+    /// File with the targets, where the data are a single array.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) labels: Option<PathBuf>,
 }
 
 /// `outboard predict`.
@@ -185,7 +188,7 @@ pub(crate) struct Evaluate {
 pub(crate) struct Predict {
     /// A model.safetensors that `outboard train` wrote.
     pub(crate) model: PathBuf,
-    /// A file with the feature columns that the model was trained on.
+    /// A file or folder with the features that the model was trained on.
     pub(crate) data: PathBuf,
     /// Writes to a file instead of standard output.
     #[arg(long, short, value_name = "FILE")]

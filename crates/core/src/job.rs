@@ -1,13 +1,17 @@
 //! What the user asks for: a model, data, hyperparameters and limits, as written in a job file.
 
 mod check;
+mod data;
 mod train;
 
 use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-pub use self::train::{EarlyStopping, Keep, Loss, Optimizer, Schedule, Train};
+pub use self::{
+    data::{Color, Data, Format, Images, Normalize, Targets, Validation, Window},
+    train::{Augment, Balance, ClassWeights, EarlyStopping, Keep, Loss, Optimizer, Schedule, Train},
+};
 use crate::{
     layer::{self, Layer},
     money::{self, NanoUsd},
@@ -50,54 +54,6 @@ pub struct Model {
     /// A safetensors file to start from instead of random weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<PathBuf>,
-}
-
-/// The data, as files on the user's machine.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Data {
-    /// File with the training rows, with a header.
-    pub train: PathBuf,
-    /// Column to be predicted.
-    pub target: String,
-    /// What is held out, if anything.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub validation: Option<Validation>,
-    /// Columns to learn from; all but the target if unset.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub features: Option<Vec<String>>,
-    /// Columns to leave out.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub exclude: Vec<String>,
-    /// Feature columns that hold categories, not numbers.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub categorical: Vec<String>,
-    /// How numeric features are scaled.
-    #[serde(default)]
-    pub normalize: Normalize,
-}
-
-/// Held-out data.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged, expecting = "a share of the rows between 0 and 1, or the path of a file")]
-pub enum Validation {
-    /// A share of the training rows, between 0 and 1.
-    Fraction(f64),
-    /// A file of its own, with the same columns.
-    File(PathBuf),
-}
-
-/// Scaling of numeric features, fitted on the training rows and stored with the model.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Normalize {
-    /// Mean 0, standard deviation 1.
-    #[default]
-    Standard,
-    /// Range 0 to 1.
-    MinMax,
-    /// As they are.
-    None,
 }
 
 /// Bounds of the job.

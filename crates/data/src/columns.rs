@@ -16,6 +16,8 @@ use crate::{
 
 const FEATURE_HINT: &str = "fix the cell, or list the column in `data.categorical` or `data.exclude`";
 const TARGET_HINT: &str = "fix the cell, or use `loss = \"cross_entropy\"` if the column holds classes";
+const LABEL_HINT: &str = "write 1 where the label applies, else 0";
+const WEIGHT_HINT: &str = "write how much the row counts, such as 1; leave out rows that don't count";
 const ROW_HINT: &str = "fix the cell, or remove the row";
 const TRAINED_HINT: &str = "fix the cell: the training data has numbers in this column";
 
@@ -34,20 +36,19 @@ pub(crate) enum Cells {
     Numbers(&'static str),
     /// Texts.
     Labels(Labels),
+    /// Whether a label applies: 1, or 0.
+    ZeroOrOne,
+    /// How much a row counts: more than 0.
+    Weights,
 }
 
-/// The feature columns and the target that a job names.
-pub(crate) fn of_job(data: &Data, loss: &Loss, source: &Source) -> Result<(Vec<Column>, Column)> {
-    let role = match loss {
-        Loss::CrossEntropy { .. } => Some(Role::Class),
-        Loss::BceWithLogits { .. } => Some(Role::Side),
-        Loss::Mse | Loss::L1 | Loss::Huber { .. } => None,
-    };
-    let target = Column {
-        name: data.target.clone(),
-        cells: role.map_or(Cells::Numbers(TARGET_HINT), |role| Cells::Labels(Labels::new(role))),
-        position: named(source, &data.target, "data.target")?,
-    };
+/// The feature columns and the targets that a job names.
+pub(crate) fn of_job(data: &Data, loss: &Loss, source: &Source) -> Result<(Vec<Column>, Vec<Column>)> {
+    let targets = targets_of_job(data, loss, source)?;
+    if let Some(text) = &data.text {
+        named(source, text, "data.text")?;
+        return Ok((Vec::new(), targets));
+    }
     let exclude = names(source, &data.exclude, "data.exclude")?;
     let categorical = names(source, &data.categorical, "data.categorical")?;
     let feature = |name: &String| {
@@ -61,30 +62,69 @@ pub(crate) fn of_job(data: &Data, loss: &Loss, source: &Source) -> Result<(Vec<C
         })
     };
     let features = chosen(data, &exclude, source)?.into_iter().map(feature).collect::<Result<_>>()?;
-    Ok((features, target))
+    Ok((features, targets))
 }
 
-/// The feature columns that a model was trained with, and its target if the file is `labelled`.
-pub(crate) fn of_schema(schema: &Schema, labelled: bool, source: &Source) -> Result<(Vec<Column>, Option<Column>)> {
-    let column = |name: &str, labels: Option<(Role, &[String])>| {
-        Ok(Column {
-            name: name.to_string(),
-            cells: labels
-                .map_or(Cells::Numbers(TRAINED_HINT), |(role, labels)| Cells::Labels(Labels::known(role, labels))),
-            position: source.position(name).ok_or_else(|| lacking(source, name, schema))?,
-        })
+fn targets_of_job(data: &Data, loss: &Loss, source: &Source) -> Result<Vec<Column>> {
+    let names = data.targets();
+    let refuse = |what: String, hint: &str| Err(source.refuse(what).at("key", "data.target").hint(hint));
+    if names.is_empty() {
+        return refuse("`data.target` is missing".into(), "add `target = \"label\"` under `[data]`");
+    }
+    if let Some((_, twice)) = names.iter().enumerate().find(|(i, name)| names[..*i].contains(name)) {
+        return refuse(format!("{} is in `data.target` twice", shown(twice)), "take it out once");
+    }
+    let cells = || match loss {
+        Loss::CrossEntropy { .. } => Cells::Labels(Labels::new(Role::Class)),
+        Loss::BceWithLogits { .. } if names.len() > 1 => Cells::ZeroOrOne,
+        Loss::BceWithLogits { .. } => Cells::Labels(Labels::new(Role::Side)),
+        Loss::Mse | Loss::L1 | Loss::Huber { .. } => Cells::Numbers(TARGET_HINT),
     };
+    if loss.is_classification() && names.len() > 1 {
+        return refuse(
+            format!("`cross_entropy` has one target, but `data.target` names {}", names.len()),
+            "name one column, or use `loss = \"bce_with_logits\"` where several labels may apply to a row",
+        );
+    }
+    let column = |name: &String| {
+        Ok(Column { name: name.clone(), cells: cells(), position: named(source, name, "data.target")? })
+    };
+    names.iter().map(column).collect()
+}
+
+/// The column that says how much each row counts, if the job names one.
+pub(crate) fn weights_of_job(data: &Data, source: &Source) -> Result<Option<Column>> {
+    let Some(name) = &data.weight else { return Ok(None) };
+    Ok(Some(Column { name: name.clone(), cells: Cells::Weights, position: named(source, name, "data.weight")? }))
+}
+
+/// The feature columns that a model was trained with, and its targets if the file is `labelled`.
+pub(crate) fn of_schema(schema: &Schema, labelled: bool, source: &Source) -> Result<(Vec<Column>, Vec<Column>)> {
+    let column = |name: &str, cells| {
+        let position = source.position(name).ok_or_else(|| lacking(source, name, schema))?;
+        Ok(Column { name: name.to_string(), cells, position })
+    };
+    let known = |role, labels: &[String]| Cells::Labels(Labels::known(role, labels));
     let feature = |feature: &Feature| match feature {
-        Feature::Numeric { name, .. } => column(name, None),
-        Feature::Categorical { name, categories } => column(name, Some((Role::Category, categories))),
+        Feature::Numeric { name, .. } => Some(column(name, Cells::Numbers(TRAINED_HINT))),
+        Feature::Categorical { name, categories } => Some(column(name, known(Role::Category, categories))),
+        // Read apart.
+        Feature::Text { .. } | Feature::Array { .. } | Feature::Image { .. } => None,
     };
-    let target = || match &schema.target {
-        TargetColumn::Number { name } => column(name, None),
-        TargetColumn::Classes { name, classes } => column(name, Some((Role::Class, classes))),
-        TargetColumn::Binary { name, classes } => column(name, Some((Role::Side, classes))),
+    let target = |name: &String| {
+        let cells = match &schema.target {
+            TargetColumn::Number { .. } | TargetColumn::Numbers { .. } => Cells::Numbers(TRAINED_HINT),
+            TargetColumn::Classes { classes, .. } => known(Role::Class, classes),
+            TargetColumn::Binary { classes, .. } => known(Role::Side, classes),
+            TargetColumn::Labels { .. } => Cells::ZeroOrOne,
+        };
+        column(name, cells)
     };
-    let features = schema.features.iter().map(feature).collect::<Result<_>>()?;
-    Ok((features, labelled.then(target).transpose()?))
+    let targets = if labelled { schema.target.names() } else { &[] };
+    Ok((
+        schema.features.iter().filter_map(feature).collect::<Result<_>>()?,
+        targets.iter().map(target).collect::<Result<_>>()?,
+    ))
 }
 
 impl Column {
@@ -94,6 +134,14 @@ impl Column {
         match &mut self.cells {
             Cells::Numbers(hint) => number(text, hint),
             Cells::Labels(labels) => labels.number(text).map(f64::from),
+            Cells::ZeroOrOne => match text.parse() {
+                Ok(value @ (0.0 | 1.0)) => Ok(value),
+                _ => Err((format!("{} is neither 0 nor 1", shown(text)), LABEL_HINT)),
+            },
+            Cells::Weights => number(text, WEIGHT_HINT).and_then(|value| match value as f32 > 0.0 {
+                true => Ok(value),
+                false => Err((format!("{} is not above 0", shown(text)), WEIGHT_HINT)),
+            }),
         }
         .map_err(|(what, hint)| row.refuse_cell(&self.name, what).hint(hint))
     }
@@ -131,7 +179,8 @@ fn named(source: &Source, name: &str, key: &'static str) -> Result<usize> {
 
 /// A file without a column that the model needs.
 fn lacking(source: &Source, name: &str, schema: &Schema) -> Error {
-    let needed: HashSet<_> = schema.features.iter().map(Feature::name).chain([schema.target.name()]).collect();
+    let needed: HashSet<_> =
+        schema.features.iter().map(Feature::name).chain(schema.target.names().iter().map(String::as_str)).collect();
     let spare: Vec<_> = source.names().iter().filter(|name| !needed.contains(name.as_str())).cloned().collect();
     source
         .refuse(format!("the training data has a column {}, but this file has not", shown(name)))
@@ -161,7 +210,8 @@ fn chosen<'a>(data: &'a Data, exclude: &HashSet<&str>, source: &'a Source) -> Re
             let mut seen = HashSet::new();
             for name in features {
                 named(source, name, "data.features")?;
-                if *name == data.target {
+                // What came before is known where a series is predicted from its own past.
+                if data.targets().contains(name) && data.window.is_none() {
                     let what = "is the target, so it can't be in `data.features`";
                     return refuse(name, what, "take it out of `data.features`, or name another `data.target`");
                 }
@@ -175,7 +225,10 @@ fn chosen<'a>(data: &'a Data, exclude: &HashSet<&str>, source: &'a Source) -> Re
             features.iter().collect()
         }
         None => {
-            let is_feature = |name: &str| name != data.target && !exclude.contains(name);
+            let is_target = |name: &str| data.targets().iter().any(|target| target == name);
+            let is_weight = |name: &str| data.weight.as_deref() == Some(name);
+            let is_left_out = |name: &str| exclude.contains(name) || is_weight(name);
+            let is_feature = |name: &str| !is_left_out(name) && (data.window.is_some() || !is_target(name));
             if let Some(position) = source.position("").filter(|_| is_feature("")) {
                 return Err(source.refuse(format!("column {} has no name", position + 1)).hint(
                     "name it in the header, or, where it only counts rows, leave it out with `data.exclude = [\"\"]`",

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use outboard_core::error::{Error, Result};
+use outboard_protocol::{Target, TargetColumn};
 
 use crate::wording::{list, shown};
 
@@ -92,6 +93,30 @@ impl Labels {
             places[*number as usize] = place;
         }
         Ok((labels.into_iter().map(|(label, _)| label).collect(), places))
+    }
+}
+
+impl Labels {
+    /// What these classes make of the target `name`, and of the rows that have these numbers.
+    pub(crate) fn into_target(self, name: String, numbers: &[u32]) -> Result<(TargetColumn, Target)> {
+        let role = self.role;
+        let (classes, places) = self.sorted()?;
+        let numbers: Vec<u32> = numbers.iter().map(|number| places[*number as usize]).collect();
+        let column = match (role, classes.as_slice()) {
+            (Role::Side, [zero, one]) => TargetColumn::Binary { name, classes: [zero.clone(), one.clone()] },
+            _ => TargetColumn::Classes { name, classes },
+        };
+        Ok((column, role.targets(&numbers)))
+    }
+}
+
+impl Role {
+    /// Rows that have the classes of these numbers.
+    pub(crate) fn targets(self, numbers: &[u32]) -> Target {
+        match self {
+            Self::Side => Target::Values { outputs: 1, values: numbers.iter().map(|class| *class as f32).collect() },
+            Self::Class | Self::Category => Target::Classes(numbers.iter().copied().map(i64::from).collect()),
+        }
     }
 }
 

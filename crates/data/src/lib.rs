@@ -1,21 +1,31 @@
 #![doc = include_str!("../README.md")]
 
+mod arrays;
 mod columns;
 mod fit;
+mod format;
+mod images;
 mod labels;
+#[cfg(feature = "parquet")]
+mod parquet;
+mod rows;
 mod source;
 mod table;
+mod text;
 mod wording;
 
 use std::path::Path;
 
 use outboard_core::{
     error::{Error, Result},
-    job::{Data, Loss, Validation},
+    job::{Data, Format, Loss, Validation},
 };
-use outboard_protocol::{Dataset, Schema, random};
+use outboard_protocol::{Dataset, Feature, Schema, random};
 
-use crate::{source::Source, table::Table};
+use crate::{format::Form, source::Source, table::Table};
+
+/// Numbers in a data set: 4 GiB of them, or 1 GiB where they are bytes.
+const MOST_VALUES: usize = 1 << 30;
 
 /// What a training job learns from.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,7 +41,8 @@ pub struct Training {
 /// Reads a job's training data: splits the rows, fits the schema, normalises.
 ///
 /// Offsets and scales come from the training rows alone, categories and classes from the whole training file. `loss`
-/// decides what the target is: a class (`cross_entropy`), one of two (`bce_with_logits`) or a number (the others).
+/// decides what the target is: a class (`cross_entropy`), one of two or several labels (`bce_with_logits`), or numbers
+/// (the others).
 /// The same file, job and seed give the same split and the same numbers.
 ///
 /// # Errors
@@ -42,32 +53,63 @@ pub fn read_training(data: &Data, loss: &Loss, seed: u64) -> Result<Training> {
 }
 
 fn read_job(data: &Data, loss: &Loss, seed: u64) -> Result<Training> {
-    let source = Source::open(&data.train)?;
-    let (mut features, mut target) = columns::of_job(data, loss, &source)?;
-    let mut table = Table::read(&source, &mut features, Some(&mut target))?;
+    let format = format::of(&data.train, data.format)?;
+    let form = Form::of(format);
+    format::check_keys(data, form)?;
+    match form {
+        Form::Table => read_table(data, format, loss, seed),
+        Form::Arrays => arrays::training(data, format, loss, seed),
+        Form::Images => images::training(data, loss, seed),
+    }
+}
+
+fn read_table(data: &Data, format: Format, loss: &Loss, seed: u64) -> Result<Training> {
+    let source = Source::open(&data.train, format)?;
+    let (mut features, mut targets) = columns::of_job(data, loss, &source)?;
+    let max_length = data.max_length.unwrap_or(text::MAX_LENGTH);
+    let text = data.text.clone().map(|name| Feature::Text { name, max_length });
+    let mut table =
+        Table::read(&source, &mut features, &mut targets, columns::weights_of_job(data, &source)?, text.as_ref())?;
     // The numbers are all that is needed from here on.
     drop(source);
 
-    if table.rows() < 2 {
-        return Err(Error::invalid("the file has 1 row, but training needs at least 2")
-            .at("file", data.train.display())
-            .hint("add rows to the file"));
-    }
-    let sorted = table.sort_labels(features, target)?;
-    let all = 0..table.rows() as u32;
-    let (train, held_out) = match data.validation {
-        Some(Validation::Fraction(fraction)) => {
-            let held_out = random::validation_rows(seed, table.rows(), fraction);
+    let samples = table.samples(data.window, true)?;
+    let noun = if data.window.is_some() { "window" } else { "row" };
+    rows::check_count(&data.train, samples, noun)?;
+    let sorted = table.sort_labels(features, targets)?;
+    let all = 0..samples as u32;
+    let (train, held_out) = match (&data.validation, data.window) {
+        (Some(Validation::Fraction(fraction)), None) => {
+            let held_out = random::validation_rows(seed, samples, *fraction);
             (all.filter(|row| held_out.binary_search(row).is_err()).collect(), held_out)
+        }
+        // What is held out of a series comes after what is learned from.
+        (Some(Validation::Fraction(fraction)), Some(_)) => {
+            let held_out = random::validation_rows(seed, samples, *fraction).len();
+            let (train, held_out) = (all.start..all.end - held_out as u32, all.end - held_out as u32..all.end);
+            (train.collect(), held_out.collect())
         }
         _ => (all.collect::<Vec<_>>(), Vec::new()),
     };
-    let scalings = fit::fit(&table, &train, data.normalize);
-    let schema = sorted.into_schema(&scalings);
+    let fitted = match (data.window, train.last()) {
+        (Some(window), Some(last)) => (0..last * window.stride as u32 + window.length as u32).collect(),
+        _ => train.clone(),
+    };
+    let scalings = fit::fit(table.width(), data.normalize, |visit| {
+        for row in &fitted {
+            table.row(*row).iter().enumerate().for_each(|(column, x)| visit(column, *x));
+        }
+    });
+    let schema = sorted.into_schema(&scalings, text, data.window);
     let validation = match &data.validation {
         None => None,
-        Some(Validation::Fraction(_)) => Some(table.dataset(&schema, &held_out)?),
-        Some(Validation::File(path)) => Some(read_labelled(path, &schema).map_err(|e| at_key(e, "data.validation"))?),
+        // What is held out counts as it will later: each row the same.
+        Some(Validation::Fraction(_)) => Some(Dataset { weights: None, ..table.dataset(&schema, &held_out)? }),
+        Some(Validation::File(path)) => {
+            let set =
+                format::of_later(path, Some(format)).and_then(|format| read(path, format, None, &schema, Some("")));
+            Some(set.map_err(|e| at_key(e, "data.validation"))?)
+        }
     };
     Ok(Training { train: table.dataset(&schema, &train)?, schema, validation })
 }
@@ -80,29 +122,59 @@ fn at_key(error: Error, key: &str) -> Error {
     }
 }
 
-/// Reads a file as the model was trained, with its target column. Other columns are ignored.
+/// Reads a file or folder as the model was trained, with its targets: those of `labels`, a file of their own, or those
+/// that it holds itself. Other columns are ignored.
 ///
 /// # Errors
-/// `NotFound` where the file is missing, `InvalidRequest` where it doesn't go with the schema, with row and column.
-pub fn read_labelled(path: &Path, schema: &Schema) -> Result<Dataset> {
-    read(path, schema, true)
+/// `NotFound` where a file is missing, `InvalidRequest` where it doesn't go with the schema, with row and column.
+pub fn read_labelled(path: &Path, labels: Option<&Path>, schema: &Schema) -> Result<Dataset> {
+    read(path, format::of(path, None)?, labels, schema, Some("--labels"))
 }
 
-/// Reads a file as the model was trained; its target column may be missing and is ignored, like all others.
+/// Reads a file or folder as the model was trained; its target may be missing and is ignored, like all other columns.
 ///
 /// # Errors
 /// `NotFound` where the file is missing, `InvalidRequest` where it doesn't go with the schema, with row and column.
 pub fn read_features(path: &Path, schema: &Schema) -> Result<Dataset> {
-    read(path, schema, false)
+    read(path, format::of(path, None)?, None, schema, None)
 }
 
-fn read(path: &Path, schema: &Schema, labelled: bool) -> Result<Dataset> {
-    let source = Source::open(path)?;
-    let (mut features, mut target) = columns::of_schema(schema, labelled, &source)?;
-    let table = Table::read(&source, &mut features, target.as_mut())?;
-    drop(source);
-    let all: Vec<u32> = (0..table.rows() as u32).collect();
-    table.dataset(schema, &all)
+/// `labelled` names what says where the targets of an array are, if they are wanted.
+fn read(
+    path: &Path,
+    format: Format,
+    labels: Option<&Path>,
+    schema: &Schema,
+    labelled: Option<&'static str>,
+) -> Result<Dataset> {
+    let form = match schema.features.first() {
+        Some(Feature::Array { .. }) => Form::Arrays,
+        Some(Feature::Image { .. }) => Form::Images,
+        _ => Form::Table,
+    };
+    let found = Form::of(format);
+    if form != found {
+        return Err(Error::invalid(format!("the training data was {}, but this is {}", form.noun(), found.noun()))
+            .at("file", path.display())
+            .hint(format!("use {} with rows like those of the training data", form.noun())));
+    }
+    if labels.is_some() && form != Form::Arrays {
+        return Err(Error::invalid(format!("targets in a file of their own mean nothing for {}", form.noun()))
+            .at("file", path.display())
+            .hint("leave `--labels` out"));
+    }
+    match form {
+        Form::Arrays => arrays::dataset(path, format, labels, schema, labelled),
+        Form::Images => images::dataset(path, schema, labelled.is_some()),
+        Form::Table => {
+            let source = Source::open(path, format)?;
+            let (mut features, mut targets) = columns::of_schema(schema, labelled.is_some(), &source)?;
+            let table = Table::read(&source, &mut features, &mut targets, None, schema.features.first())?;
+            drop(source);
+            let all: Vec<u32> = (0..table.samples(schema.window, labelled.is_some())? as u32).collect();
+            table.dataset(schema, &all)
+        }
+    }
 }
 
 #[cfg(test)]

@@ -8,41 +8,77 @@ use std::{
 };
 
 use csv::{ByteRecord, ReaderBuilder};
-use outboard_core::error::{Error, ErrorKind, IoContext, Result};
+use outboard_core::{
+    error::{Error, ErrorKind, IoContext, Result},
+    job::Format,
+};
 
+#[cfg(feature = "parquet")]
+use crate::parquet::Parquet;
 use crate::wording::{cut, shown};
 
 /// Bytes that are looked at to tell a text from something else.
 const SNIFFED: u64 = 64 * 1024;
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// A file with a header.
+/// A file with named columns.
 #[derive(Debug)]
 pub(crate) struct Source {
     path: PathBuf,
-    bytes: Vec<u8>,
-    delimiter: u8,
+    content: Content,
     names: Vec<String>,
     positions: HashMap<String, usize>,
 }
 
+/// What lies below the header.
+#[derive(Debug)]
+enum Content {
+    /// Lines, the header among them.
+    Csv { bytes: Vec<u8>, delimiter: u8 },
+    #[cfg(feature = "parquet")]
+    Parquet(Parquet),
+}
+
 impl Source {
-    /// Reads the file and its header.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
+    /// Reads the names of the columns, and a CSV file whole.
+    pub(crate) fn open(path: &Path, format: Format) -> Result<Self> {
+        match format {
+            Format::Parquet => Self::open_parquet(path),
+            _ => Self::open_csv(path),
+        }
+    }
+
+    #[cfg(feature = "parquet")]
+    fn open_parquet(path: &Path) -> Result<Self> {
+        let file = Parquet::open(path)?;
+        let names = file.names();
+        let positions = names.iter().cloned().zip(0..).collect();
+        Ok(Self { path: path.to_path_buf(), content: Content::Parquet(file), names, positions })
+    }
+
+    #[cfg(not(feature = "parquet"))]
+    fn open_parquet(path: &Path) -> Result<Self> {
+        Err(Error::new(ErrorKind::Unsupported, "this program was built without Parquet")
+            .at("file", path.display())
+            .hint("build it with the feature `parquet`, or save the file as CSV"))
+    }
+
+    fn open_csv(path: &Path) -> Result<Self> {
+        let bytes = read(path).map_err(|e| e.at("file", path.display()))?;
+        let delimiter = delimiter(&bytes);
+        let is_empty = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes).trim_ascii().is_empty();
         let mut source = Self {
             path: path.to_path_buf(),
-            bytes: read(path).map_err(|e| e.at("file", path.display()))?,
-            delimiter: b',',
+            content: Content::Csv { bytes, delimiter },
             names: Vec::new(),
             positions: HashMap::new(),
         };
-        if source.bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&source.bytes).trim_ascii().is_empty() {
+        if is_empty {
             return Err(source
                 .refuse("the file is empty")
                 .hint("give it a header line with the names of the columns, then one line for each row"));
         }
-        source.delimiter = delimiter(&source.bytes);
-        let header = source.reader().byte_headers().map_err(|e| source.unreadable(e))?.clone();
+        let header = source.csv().byte_headers().map_err(|e| source.unreadable(e))?.clone();
         for (position, name) in header.iter().enumerate() {
             let Ok(name) = std::str::from_utf8(name).map(str::trim) else {
                 return Err(source
@@ -82,19 +118,28 @@ impl Source {
 
     /// Calls `visit` for each row; gives their number.
     pub(crate) fn for_each_row(&self, mut visit: impl FnMut(&Row<'_>) -> Result<()>) -> Result<usize> {
-        let mut reader = self.reader();
-        let mut record = ByteRecord::new();
         let mut number = 0;
-        while reader.read_byte_record(&mut record).map_err(|e| self.unreadable(e))? {
+        let mut visit = |record: &ByteRecord| {
             number += 1;
-            let row = Row { source: self, record: &record, number };
+            let row = Row { source: self, record, number };
             if record.len() != self.names.len() {
                 let cells = if record.len() == 1 { "1 cell".into() } else { format!("{} cells", record.len()) };
                 return Err(row
                     .refuse(format!("{cells}, but the header has {}", self.names.len()))
                     .hint("check the delimiters and quotes on that line"));
             }
-            visit(&row)?;
+            visit(&row)
+        };
+        match &self.content {
+            Content::Csv { .. } => {
+                let mut reader = self.csv();
+                let mut record = ByteRecord::new();
+                while reader.read_byte_record(&mut record).map_err(|e| self.unreadable(e))? {
+                    visit(&record)?;
+                }
+            }
+            #[cfg(feature = "parquet")]
+            Content::Parquet(file) => file.for_each_record(&mut visit)?,
         }
         if number == 0 {
             return Err(self.refuse("the file has a header, but no rows").hint("add rows below the header"));
@@ -102,9 +147,15 @@ impl Source {
         Ok(number)
     }
 
-    fn reader(&self) -> csv::Reader<&[u8]> {
+    /// A reader of the lines; there is none where the file is not made of lines.
+    fn csv(&self) -> csv::Reader<&[u8]> {
+        let (bytes, delimiter) = match &self.content {
+            Content::Csv { bytes, delimiter } => (&bytes[..], *delimiter),
+            #[cfg(feature = "parquet")]
+            Content::Parquet(_) => (&[][..], b','),
+        };
         // Flexible: an error about unequal rows is to be our own.
-        ReaderBuilder::new().delimiter(self.delimiter).flexible(true).from_reader(&self.bytes)
+        ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(bytes)
     }
 
     fn unreadable(&self, cause: csv::Error) -> Error {
@@ -139,16 +190,25 @@ impl Row<'_> {
     }
 
     fn refuse(&self, what: impl AsRef<str>) -> Error {
-        let line = self.line();
-        self.source.refuse(format!("line {line}: {}", what.as_ref())).at("row", self.number)
+        let what = match self.line() {
+            Some(line) => format!("line {line}: {}", what.as_ref()),
+            None => what.as_ref().to_string(),
+        };
+        self.source.refuse(what).at("row", self.number)
     }
 
-    /// The line on which the row starts. The reader's own count leaves out blank lines and half a CRLF before it.
-    fn line(&self) -> usize {
+    /// The line on which the row starts, if there are lines. The reader's own count leaves out blank lines and half a CRLF
+    /// before it.
+    fn line(&self) -> Option<usize> {
+        let bytes = match &self.source.content {
+            Content::Csv { bytes, .. } => bytes,
+            #[cfg(feature = "parquet")]
+            Content::Parquet(_) => return None,
+        };
         let before = self.record.position().map_or(0, |p| p.byte() as usize);
-        let (before, rest) = self.source.bytes.split_at(before.min(self.source.bytes.len()));
+        let (before, rest) = bytes.split_at(before.min(bytes.len()));
         let skipped = rest.iter().take_while(|byte| matches!(byte, b'\r' | b'\n'));
-        1 + before.iter().chain(skipped).filter(|byte| **byte == b'\n').count()
+        Some(1 + before.iter().chain(skipped).filter(|byte| **byte == b'\n').count())
     }
 }
 

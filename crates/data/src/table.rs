@@ -2,50 +2,63 @@
 
 use std::path::PathBuf;
 
-use outboard_core::error::{Error, Result};
-use outboard_protocol::{Dataset, Feature, Schema, Target, TargetColumn};
+use outboard_core::{
+    error::{Error, Result},
+    job::Window,
+};
+use outboard_protocol::{Dataset, Feature, Scaling, Schema, Target, TargetColumn};
 
 use crate::{
+    MOST_VALUES,
     columns::{Cells, Column},
-    fit::Scaling,
     labels::Role,
     source::Source,
+    text,
     wording::cut,
 };
 
-/// Numbers in a data set: 4 GiB of them.
-const MOST_VALUES: usize = 1 << 30;
-
-/// The cells of a file, row after row: the values of numbers, the numbers of labels. The target comes last, if it was
+/// The cells of a file, row after row: the values of numbers, the numbers of labels. Targets come last, if they were
 /// read.
 #[derive(Debug)]
 pub(crate) struct Table {
     path: PathBuf,
     rows: usize,
     width: usize,
-    labelled: bool,
+    targets: usize,
     cells: Vec<f64>,
+    /// The tokens of each row, where those are what is learned from.
+    tokens: Option<Vec<f32>>,
+    /// How much each row counts, where the job says.
+    weights: Option<Vec<f32>>,
 }
 
 impl Table {
-    /// Reads these columns of every row.
-    pub(crate) fn read(source: &Source, features: &mut [Column], mut target: Option<&mut Column>) -> Result<Self> {
-        let width = features.len() + usize::from(target.is_some());
+    /// Reads these columns of every row; `feature` is a text, if that is what is learned from, `weight` says how much rows
+    /// count.
+    pub(crate) fn read(
+        source: &Source,
+        features: &mut [Column],
+        targets: &mut [Column],
+        mut weight: Option<Column>,
+        feature: Option<&Feature>,
+    ) -> Result<Self> {
+        let width = features.len() + targets.len();
         let mut cells = Vec::new();
+        let mut weights = weight.as_ref().map(|_| Vec::new());
         let rows = source.for_each_row(|row| {
-            for column in features.iter_mut().chain(target.as_deref_mut()) {
+            for column in features.iter_mut().chain(targets.iter_mut()) {
                 cells.push(column.value(row)?);
+            }
+            if let (Some(weight), Some(weights)) = (&mut weight, &mut weights) {
+                weights.push(weight.value(row)? as f32);
             }
             Ok(())
         })?;
-        let table = Self { path: source.path().to_path_buf(), rows, width, labelled: target.is_some(), cells };
+        let tokens = feature.map(|feature| text::read(source, feature)).transpose()?.flatten();
+        let path = source.path().to_path_buf();
+        let table = Self { path, rows, width, targets: targets.len(), cells, tokens, weights };
         table.values(rows, width)?;
         Ok(table)
-    }
-
-    /// Number of rows.
-    pub(crate) fn rows(&self) -> usize {
-        self.rows
     }
 
     /// Number of columns.
@@ -59,16 +72,31 @@ impl Table {
     }
 
     /// Puts the labels of each column in the order of the protocol. The columns are those that were read.
-    pub(crate) fn sort_labels(&mut self, features: Vec<Column>, target: Column) -> Result<Sorted> {
-        let features = features.into_iter().enumerate().map(|(place, column)| self.sort(place, column));
-        let features = features.collect::<Result<_>>()?;
-        Ok(Sorted { features, target: self.sort(self.width - 1, target)? })
+    pub(crate) fn sort_labels(&mut self, features: Vec<Column>, targets: Vec<Column>) -> Result<Sorted> {
+        let columns = features.into_iter().chain(targets).enumerate().map(|(place, column)| self.sort(place, column));
+        let mut features = columns.collect::<Result<Vec<_>>>()?;
+        let targets = features.split_off(self.width - self.targets);
+        Ok(Sorted { features, targets })
+    }
+
+    /// How many rows a data set can have: stretches of the file where there is a window.
+    pub(crate) fn samples(&self, window: Option<Window>, labelled: bool) -> Result<usize> {
+        let Some(window) = window else { return Ok(self.rows) };
+        let span = window.length.saturating_add(if labelled { window.horizon } else { 0 });
+        match self.rows.checked_sub(span) {
+            Some(spare) => Ok(spare / window.stride + 1),
+            None => Err(Error::invalid(format!("the file has {} rows, but a window takes {span}", self.rows))
+                .at("file", self.path.display())
+                .hint("add rows to the file, or make `data.window.length` smaller")),
+        }
     }
 
     fn sort(&mut self, place: usize, column: Column) -> Result<SortedColumn> {
         let name = column.name;
-        let Cells::Labels(labels) = column.cells else {
-            return Ok(SortedColumn { name, labels: None });
+        let labels = match column.cells {
+            Cells::Numbers(_) | Cells::Weights => return Ok(SortedColumn { name, kind: Sort::Numbers }),
+            Cells::ZeroOrOne => return Ok(SortedColumn { name, kind: Sort::ZeroOrOne }),
+            Cells::Labels(labels) => labels,
         };
         let role = labels.role();
         let (labels, places) =
@@ -76,42 +104,82 @@ impl Table {
         for cell in self.cells.iter_mut().skip(place).step_by(self.width) {
             *cell = f64::from(places[*cell as usize]);
         }
-        Ok(SortedColumn { name, labels: Some((role, labels)) })
+        Ok(SortedColumn { name, kind: Sort::Labels(role, labels) })
     }
 
-    /// Some rows as a data set.
-    pub(crate) fn dataset(&self, schema: &Schema, rows: &[u32]) -> Result<Dataset> {
+    /// Some rows as a data set; with a window, some stretches of the file.
+    pub(crate) fn dataset(&self, schema: &Schema, samples: &[u32]) -> Result<Dataset> {
         let width = schema.features.iter().map(Feature::width).sum();
-        let mut x = Vec::with_capacity(self.values(rows.len(), width)?);
-        for row in rows {
-            for (feature, cell) in schema.features.iter().zip(self.row(*row)) {
-                match feature {
-                    Feature::Numeric { name, offset, scale } => {
-                        let value = ((cell - offset) / scale) as f32;
-                        if !value.is_finite() {
-                            return Err(self.out_of_range(*row, name, *cell));
-                        }
-                        x.push(value);
+        let Some(window) = schema.window else {
+            let mut x = Vec::with_capacity(self.values(samples.len(), width)?);
+            for row in samples {
+                self.append(schema, *row, &mut x)?;
+            }
+            return Ok(Dataset {
+                shape: vec![width],
+                x: x.into(),
+                y: self.targets(schema, samples),
+                weights: self.row_weights(samples),
+            });
+        };
+        let numbers = self.values(samples.len(), window.length.saturating_mul(width))?;
+        let mut x = Vec::with_capacity(numbers);
+        let mut last = Vec::with_capacity(samples.len());
+        for sample in samples {
+            let start = *sample as usize * window.stride;
+            let end = start + window.length;
+            for row in start..end {
+                self.append(schema, row as u32, &mut x)?;
+            }
+            last.push((end - 1 + window.horizon) as u32);
+        }
+        Ok(Dataset {
+            shape: vec![window.length, width],
+            x: x.into(),
+            y: self.targets(schema, &last),
+            weights: self.row_weights(&last),
+        })
+    }
+
+    /// Adds the features of a row.
+    fn append(&self, schema: &Schema, row: u32, x: &mut Vec<f32>) -> Result<()> {
+        for (i, feature) in schema.features.iter().enumerate() {
+            match feature {
+                Feature::Numeric { name, offset, scale } => {
+                    let cell = self.row(row)[i];
+                    let value = Scaling { offset: *offset, scale: *scale }.apply(cell);
+                    if !value.is_finite() {
+                        return Err(self.out_of_range(row, name, cell));
                     }
-                    Feature::Categorical { categories, .. } => {
-                        let start = x.len();
-                        x.resize(start + categories.len(), 0.0);
-                        x[start + *cell as usize] = 1.0;
-                    }
+                    x.push(value);
                 }
+                Feature::Categorical { categories, .. } => {
+                    let start = x.len();
+                    x.resize(start + categories.len(), 0.0);
+                    x[start + self.row(row)[i] as usize] = 1.0;
+                }
+                Feature::Text { max_length, .. } => {
+                    let tokens = self.tokens.as_deref().unwrap_or_default();
+                    x.extend(tokens.iter().skip(row as usize * max_length).take(*max_length));
+                }
+                // Of files that are no tables.
+                Feature::Array { .. } | Feature::Image { .. } => {}
             }
         }
-        Ok(Dataset { shape: vec![width], x, y: self.targets(schema, rows) })
+        Ok(())
+    }
+
+    fn row_weights(&self, rows: &[u32]) -> Option<Vec<f32>> {
+        let weights = self.weights.as_ref()?;
+        Some(rows.iter().map(|row| weights[*row as usize]).collect())
     }
 
     fn targets(&self, schema: &Schema, rows: &[u32]) -> Target {
-        let cells = rows.iter().filter_map(|row| self.row(*row).last());
+        let cells = rows.iter().flat_map(|row| &self.row(*row)[self.width - self.targets..]);
         match &schema.target {
-            _ if !self.labelled => Target::None,
+            _ if self.targets == 0 => Target::None,
             TargetColumn::Classes { .. } => Target::Classes(cells.map(|cell| *cell as i64).collect()),
-            TargetColumn::Binary { .. } | TargetColumn::Number { .. } => {
-                Target::Values { outputs: 1, values: cells.map(|cell| *cell as f32).collect() }
-            }
+            _ => Target::Values { outputs: self.targets, values: cells.map(|cell| *cell as f32).collect() },
         }
     }
 
@@ -137,30 +205,50 @@ impl Table {
 #[derive(Debug)]
 pub(crate) struct Sorted {
     features: Vec<SortedColumn>,
-    target: SortedColumn,
+    targets: Vec<SortedColumn>,
 }
 
 #[derive(Debug)]
 struct SortedColumn {
     name: String,
-    labels: Option<(Role, Vec<String>)>,
+    kind: Sort,
+}
+
+#[derive(Debug)]
+enum Sort {
+    Numbers,
+    Labels(Role, Vec<String>),
+    ZeroOrOne,
 }
 
 impl Sorted {
-    /// The schema; there is a scaling for each column.
-    pub(crate) fn into_schema(self, scalings: &[Scaling]) -> Schema {
-        let feature = |(column, scaling): (SortedColumn, &Scaling)| match column.labels {
-            None => Feature::Numeric { name: column.name, offset: scaling.offset, scale: scaling.scale },
-            Some((_, categories)) => Feature::Categorical { name: column.name, categories },
+    /// The schema; there is a scaling for each column. `text` is what is learned from, if that is no column of these.
+    pub(crate) fn into_schema(self, scalings: &[Scaling], text: Option<Feature>, window: Option<Window>) -> Schema {
+        let feature = |(column, scaling): (SortedColumn, &Scaling)| match column.kind {
+            Sort::Labels(_, categories) => Feature::Categorical { name: column.name, categories },
+            _ => Feature::Numeric { name: column.name, offset: scaling.offset, scale: scaling.scale },
         };
-        let name = self.target.name;
-        let target = match self.target.labels {
-            None => TargetColumn::Number { name },
-            Some((role, classes)) => match (role, classes.as_slice()) {
-                (Role::Side, [zero, one]) => TargetColumn::Binary { name, classes: [zero.clone(), one.clone()] },
-                _ => TargetColumn::Classes { name, classes },
-            },
+        let mut targets = self.targets;
+        let target = match targets.len() {
+            1 => of_one(targets.remove(0)),
+            _ => {
+                let labels = targets.iter().all(|target| matches!(target.kind, Sort::ZeroOrOne));
+                let names = targets.into_iter().map(|target| target.name).collect();
+                if labels { TargetColumn::Labels { names } } else { TargetColumn::Numbers { names } }
+            }
         };
-        Schema { features: self.features.into_iter().zip(scalings).map(feature).collect(), target }
+        let features = self.features.into_iter().zip(scalings).map(feature).chain(text).collect();
+        Schema { features, target, window }
+    }
+}
+
+fn of_one(SortedColumn { name, kind }: SortedColumn) -> TargetColumn {
+    match kind {
+        Sort::Numbers => TargetColumn::Number { name },
+        Sort::ZeroOrOne => TargetColumn::Labels { names: vec![name] },
+        Sort::Labels(role, classes) => match (role, classes.as_slice()) {
+            (Role::Side, [zero, one]) => TargetColumn::Binary { name, classes: [zero.clone(), one.clone()] },
+            _ => TargetColumn::Classes { name, classes },
+        },
     }
 }

@@ -1,11 +1,16 @@
 use std::path::PathBuf;
 
 use outboard_core::job::Normalize;
-use outboard_protocol::{Feature, Target, TargetColumn};
+use outboard_protocol::{Inputs, Target, TargetColumn};
 use tempfile::TempDir;
 
 use super::*;
 
+mod arrays;
+mod columns;
+mod damage;
+mod files;
+mod images;
 mod properties;
 mod refusals;
 
@@ -27,12 +32,9 @@ impl Folder {
     fn data(&self, bytes: impl AsRef<[u8]>) -> Data {
         Data {
             train: self.file("train.csv", bytes),
-            target: "y".into(),
-            validation: None,
-            features: None,
-            exclude: Vec::new(),
-            categorical: Vec::new(),
+            target: Some("y".into()),
             normalize: Normalize::None,
+            ..Data::default()
         }
     }
 }
@@ -53,6 +55,13 @@ fn values(values: &[f32]) -> Target {
     Target::Values { outputs: 1, values: values.to_vec() }
 }
 
+fn floats(inputs: Inputs) -> Vec<f32> {
+    match inputs {
+        Inputs::Floats(floats) => floats,
+        other => panic!("{other:?}"),
+    }
+}
+
 fn classes_of(bytes: &str) -> Vec<String> {
     let folder = Folder::new();
     match read_training(&folder.data(bytes), &cross_entropy(), 0).unwrap().schema.target {
@@ -67,7 +76,10 @@ fn all_columns_but_the_target_and_the_excluded_are_features_in_the_files_order()
     let mut data = folder.data("b,id,y,a\n1,7,0.5,2\n3,8,1.5,4\n");
     data.exclude = strings(&["id"]);
     let training = read_training(&data, &Loss::Mse, 0).unwrap();
-    assert_eq!(training.train, Dataset { shape: vec![2], x: vec![1., 2., 3., 4.], y: values(&[0.5, 1.5]) });
+    assert_eq!(
+        training.train,
+        Dataset { shape: vec![2], x: vec![1., 2., 3., 4.].into(), y: values(&[0.5, 1.5]), weights: None }
+    );
     assert_eq!(training.validation, None);
     data.features = Some(strings(&["a", "b"]));
     data.exclude.clear();
@@ -115,7 +127,7 @@ fn scalings_are_the_training_rows() {
             Feature::Numeric { offset, scale, .. } => (*offset, *scale),
             other => panic!("{other:?}"),
         });
-        (scalings.collect::<Vec<_>>(), training.train.x)
+        (scalings.collect::<Vec<_>>(), floats(training.train.x))
     };
     assert_eq!(scaled(&data).0, [(0.0, 1.0), (0.0, 1.0)]);
     data.normalize = Normalize::Standard;
@@ -141,7 +153,7 @@ fn a_split_keeps_the_files_order_and_follows_the_seed() {
     data.validation = Some(Validation::Fraction(0.2));
     let split = |seed| {
         let training = read_training(&data, &Loss::Mse, seed).unwrap();
-        (training.train.x, training.validation.unwrap().x)
+        (floats(training.train.x), floats(training.validation.unwrap().x))
     };
     let held_out: Vec<f32> = random::validation_rows(7, 50, 0.2).into_iter().map(|row| row as f32).collect();
     let rest: Vec<f32> = (0..50u16).map(f32::from).filter(|row| !held_out.contains(row)).collect();
@@ -169,14 +181,14 @@ fn later_files_are_read_by_name_and_may_hold_more_columns() {
     data.normalize = Normalize::MinMax;
     data.validation = Some(Validation::File(folder.file("held.csv", "note,y,c,a\n?,yes,v,5\n")));
     let training = read_training(&data, &cross_entropy(), 0).unwrap();
-    let expected = Dataset { shape: vec![3], x: vec![0.5, 0., 1.], y: Target::Classes(vec![1]) };
+    let expected = Dataset { shape: vec![3], x: vec![0.5, 0., 1.].into(), y: Target::Classes(vec![1]), weights: None };
     assert_eq!(training.validation, Some(expected));
     let later = folder.file("later.csv", "c,a\nu,20\n");
-    let expected = Dataset { shape: vec![3], x: vec![2., 1., 0.], y: Target::None };
+    let expected = Dataset { shape: vec![3], x: vec![2., 1., 0.].into(), y: Target::None, weights: None };
     assert_eq!(read_features(&later, &training.schema).unwrap(), expected);
     let odd = folder.file("odd.csv", "c,y,a\nu,neither,20\n");
     assert_eq!(read_features(&odd, &training.schema).unwrap(), expected);
-    assert_eq!(read_labelled(&data.train, &training.schema).unwrap(), training.train);
+    assert_eq!(read_labelled(&data.train, None, &training.schema).unwrap(), training.train);
 }
 
 #[test]
@@ -204,13 +216,14 @@ fn reads_the_digits_of_the_examples() {
     let folder = Folder::new();
     let mut data = folder.data("");
     data.train = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/data/digits.csv");
-    data.target = "label".into();
+    data.target = Some("label".into());
     data.normalize = Normalize::Standard;
     data.validation = Some(Validation::Fraction(0.2));
     let Training { schema, train, validation } = read_training(&data, &cross_entropy(), 7).unwrap();
     let digits = (0..10).map(|digit| digit.to_string()).collect();
     assert_eq!(schema.target, TargetColumn::Classes { name: "label".into(), classes: digits });
     assert_eq!((train.shape.as_slice(), train.rows(), validation.unwrap().rows()), (&[64][..], 1438, 359));
-    let mean = train.x.iter().map(|x| f64::from(*x)).sum::<f64>() / train.x.len() as f64;
+    let x = floats(train.x);
+    let mean = x.iter().map(|x| f64::from(*x)).sum::<f64>() / x.len() as f64;
     assert!(mean.abs() < 1e-6, "{mean}");
 }

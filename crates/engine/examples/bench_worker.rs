@@ -93,7 +93,7 @@ fn trainer(request: &Request) -> Result<Trainer> {
     let width: usize = model.input.iter().product();
     let x = (0..(ROWS * width) as u64).map(number).collect();
     let y = Target::Classes((0..ROWS as u64).map(|i| (stream.at(i << 32) % classes as u64) as i64).collect());
-    let data = Dataset { shape: model.input.clone(), x, y };
+    let data = Dataset { shape: model.input.clone(), x, y, weights: None };
     let plan = layer::plan(&model.layers, &model.input)?;
     let tensors = initial::weights(&plan, 0).into_iter().map(|(name, t)| (format!("model.{name}"), t)).collect();
     let start = Checkpoint { position: Position::start("bench", 0), tensors };

@@ -1,6 +1,6 @@
 //! Losses with their gradients, and accuracy (`docs/protocol.md`, section 8).
 
-use outboard_core::job::Loss;
+use outboard_core::job::{ClassWeights, Loss};
 
 use crate::simd::{exp, sigmoid, simd};
 
@@ -39,25 +39,27 @@ impl LossSums {
     }
 }
 
-/// Sums over a batch of `outputs` per row. Where `gradient` is given it receives the gradient of the mean loss, one
-/// element for each output.
+/// Sums over a batch of `outputs` per row. `weights` says how much each row counts; all the same where there are none.
+/// Where `gradient` is given it receives the gradient of the mean loss, one element for each output.
 #[must_use]
 pub fn evaluate(
     loss: &Loss,
     outputs: usize,
     y: &[f32],
     targets: Targets<'_>,
+    weights: Option<&[f32]>,
     gradient: Option<&mut [f32]>,
 ) -> LossSums {
     simd(
         #[inline(always)]
         || match (loss, targets) {
             (Loss::CrossEntropy { label_smoothing, class_weights }, Targets::Classes(classes)) => {
-                cross_entropy(*label_smoothing as f32, class_weights.as_deref(), outputs, y, classes, gradient)
+                let by_class = class_weights.as_ref().and_then(ClassWeights::each);
+                cross_entropy(*label_smoothing as f32, by_class, outputs, y, Rows { classes, weights }, gradient)
             }
             (Loss::BceWithLogits { positive_weight }, Targets::Values(values)) => {
                 let p = *positive_weight as f32;
-                let mut sums = elementwise(y, values, gradient, |x, t| {
+                let mut sums = elementwise(y, values, weights, gradient, |x, t| {
                     // log(1 + exp(-|x|)) without overflow.
                     let tail = exp(-x.abs()).ln_1p();
                     let loss = (1.0 - t) * x + (1.0 + (p - 1.0) * t) * (tail + (-x).max(0.0));
@@ -67,14 +69,14 @@ pub fn evaluate(
                 sums
             }
             (Loss::Mse, Targets::Values(values)) => {
-                elementwise(y, values, gradient, |x, t| ((x - t) * (x - t), 2.0 * (x - t)))
+                elementwise(y, values, weights, gradient, |x, t| ((x - t) * (x - t), 2.0 * (x - t)))
             }
-            (Loss::L1, Targets::Values(values)) => {
-                elementwise(y, values, gradient, |x, t| ((x - t).abs(), if x == t { 0.0 } else { (x - t).signum() }))
-            }
+            (Loss::L1, Targets::Values(values)) => elementwise(y, values, weights, gradient, |x, t| {
+                ((x - t).abs(), if x == t { 0.0 } else { (x - t).signum() })
+            }),
             (Loss::Huber { delta }, Targets::Values(values)) => {
                 let delta = *delta as f32;
-                elementwise(y, values, gradient, move |x, t| {
+                elementwise(y, values, weights, gradient, move |x, t| {
                     let d = x - t;
                     let near = d.abs() <= delta;
                     (if near { 0.5 * d * d } else { delta * (d.abs() - 0.5 * delta) }, d.clamp(-delta, delta))
@@ -86,7 +88,16 @@ pub fn evaluate(
 }
 
 #[inline(always)]
-fn elementwise(y: &[f32], t: &[f32], gradient: Option<&mut [f32]>, f: impl Fn(f32, f32) -> (f32, f32)) -> LossSums {
+fn elementwise(
+    y: &[f32],
+    t: &[f32],
+    weights: Option<&[f32]>,
+    gradient: Option<&mut [f32]>,
+    f: impl Fn(f32, f32) -> (f32, f32),
+) -> LossSums {
+    if let Some(weights) = weights {
+        return weighted(y, t, weights, gradient, f);
+    }
     let mut sums = LossSums { weight: y.len() as f64, ..LossSums::default() };
     let share = 1.0 / y.len() as f32;
     match gradient {
@@ -102,24 +113,56 @@ fn elementwise(y: &[f32], t: &[f32], gradient: Option<&mut [f32]>, f: impl Fn(f3
     sums
 }
 
+/// As [`elementwise`], where rows count by their weights.
+#[inline(always)]
+fn weighted(
+    y: &[f32],
+    t: &[f32],
+    weights: &[f32],
+    mut gradient: Option<&mut [f32]>,
+    f: impl Fn(f32, f32) -> (f32, f32),
+) -> LossSums {
+    let outputs = y.len() / weights.len();
+    let total = weights.iter().map(|w| f64::from(*w)).sum::<f64>() * outputs as f64;
+    let mut sums = LossSums { weight: total, ..LossSums::default() };
+    let share = (1.0 / total) as f32;
+    for (i, (&x, &t)) in y.iter().zip(t).enumerate() {
+        let weight = weights[i / outputs];
+        let (loss, slope) = f(x, t);
+        sums.loss += f64::from(loss) * f64::from(weight);
+        if let Some(gradient) = gradient.as_deref_mut() {
+            gradient[i] = slope * weight * share;
+        }
+    }
+    sums
+}
+
+/// Rows with a class each.
+struct Rows<'a> {
+    classes: &'a [i64],
+    weights: Option<&'a [f32]>,
+}
+
 #[inline(always)]
 fn cross_entropy(
     smoothing: f32,
-    weights: Option<&[f32]>,
+    by_class: Option<&[f32]>,
     outputs: usize,
     y: &[f32],
-    classes: &[i64],
+    Rows { classes, weights }: Rows<'_>,
     mut gradient: Option<&mut [f32]>,
 ) -> LossSums {
-    let weight_of = |class: usize| weights.map_or(1.0, |w| w[class]);
-    let total: f64 = classes.iter().map(|&class| f64::from(weight_of(class as usize))).sum();
+    let weight_of = |class: usize| by_class.map_or(1.0, |w| w[class]);
+    let of_row = |row: usize| weights.map_or(1.0, |w| w[row]);
+    let total = classes.iter().enumerate();
+    let total: f64 = total.map(|(i, &class)| f64::from(of_row(i)) * f64::from(weight_of(class as usize))).sum();
     let mut sums = LossSums { weight: total, ..LossSums::default() };
     let even = smoothing / outputs as f32;
     let share = (1.0 / total) as f32;
     let wanted = gradient.is_some();
     let mut scratch = vec![0.0; if wanted { 0 } else { outputs }];
     for (i, (row, &class)) in y.chunks_exact(outputs).zip(classes).enumerate() {
-        let class = class as usize;
+        let (class, even) = (class as usize, even * of_row(i));
         // Powers go where the gradient will be, so that each is computed once.
         let powers = match gradient.as_deref_mut() {
             Some(gradient) => &mut gradient[i * outputs..(i + 1) * outputs],
@@ -134,7 +177,7 @@ fn cross_entropy(
         }
         let log_sum = sum.ln();
         let log_p = |x: f32| x - max - log_sum;
-        let hard = (1.0 - smoothing) * weight_of(class);
+        let hard = (1.0 - smoothing) * of_row(i) * weight_of(class);
         let mut loss = hard * -log_p(row[class]);
         let mut pull = hard;
         if smoothing > 0.0 {

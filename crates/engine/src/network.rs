@@ -9,7 +9,7 @@ use outboard_core::{
     layer::{self, Planned},
     task::Architecture,
 };
-use outboard_protocol::{Dataset, Target, Tensor, Tensors};
+use outboard_protocol::{Augmentation, Dataset, Target, Tensor, Tensors};
 use rayon::prelude::*;
 
 use crate::{
@@ -105,7 +105,7 @@ impl Network {
     /// Copies rows into the input buffer.
     pub fn load(&mut self, data: &Dataset, rows: &[u32]) {
         let width = self.input;
-        let copy = |(to, &row): (&mut [f32], &u32)| to.copy_from_slice(&data.x[row as usize * width..][..width]);
+        let copy = |(to, &row): (&mut [f32], &u32)| data.x.copy_row(row as usize, to);
         let input = &mut self.features[..rows.len() * width];
         if input.len() <= 1 << 14 {
             input.chunks_exact_mut(width).zip(rows).for_each(copy);
@@ -117,6 +117,13 @@ impl Network {
         self.padding.extend(self.features[..rows.len() * width].iter().map(|x| *x == token));
         // A row of nothing but padding counts as having none: it would have no mean and no last position.
         self.padding.chunks_exact_mut(width).filter(|row| row.iter().all(|p| *p)).for_each(|row| row.fill(false));
+    }
+
+    /// Changes the images that were loaded from these rows.
+    pub fn augment(&mut self, augmentation: Augmentation<'_>, rows: &[u32], shape: [usize; 3]) {
+        let width = self.input;
+        let images = self.features[..rows.len() * width].par_chunks_exact_mut(width);
+        images.zip(rows).with_min_len(16).for_each(|(image, &row)| augmentation.apply(row, shape, image));
     }
 
     /// Runs the rows that were loaded through the model; the outputs, row after row.
@@ -137,12 +144,19 @@ impl Network {
     ///
     /// # Errors
     /// `JobFailed` where the loss is not a finite number; nothing was updated then.
-    pub fn step(&mut self, rows: usize, loss: &Loss, targets: Targets<'_>, plan: &StepPlan) -> Result<LossSums> {
+    pub fn step(
+        &mut self,
+        rows: usize,
+        loss: &Loss,
+        targets: Targets<'_>,
+        weights: Option<&[f32]>,
+        plan: &StepPlan,
+    ) -> Result<LossSums> {
         self.forward(rows, Some(plan));
         let x = &self.features[..rows * self.input];
         let outputs = self.chain.width();
         let (output, slope) = self.chain.output_and_slope(x, rows);
-        let sums = loss::evaluate(loss, outputs, output, targets, Some(slope));
+        let sums = loss::evaluate(loss, outputs, output, targets, weights, Some(slope));
         if !sums.mean().is_finite() {
             return Err(Error::new(ErrorKind::JobFailed, format!("the loss became {}", sums.mean())));
         }
@@ -157,7 +171,7 @@ impl Network {
         Ok(sums)
     }
 
-    /// Loss sums over a whole data set, dropout off.
+    /// Loss sums over a whole data set, dropout off; each row counts the same.
     pub fn evaluate(&mut self, data: &Dataset, loss: &Loss) -> LossSums {
         let mut sums = LossSums::default();
         let rows: Vec<u32> = (0..data.rows() as u32).collect();
@@ -168,13 +182,14 @@ impl Network {
             let from = part[0] as usize;
             sums.add(match &data.y {
                 Target::Classes(classes) => {
-                    loss::evaluate(loss, outputs, y, Targets::Classes(&classes[from..][..part.len()]), None)
+                    loss::evaluate(loss, outputs, y, Targets::Classes(&classes[from..][..part.len()]), None, None)
                 }
                 Target::Values { outputs, values } => loss::evaluate(
                     loss,
                     *outputs,
                     y,
                     Targets::Values(&values[from * outputs..][..part.len() * outputs]),
+                    None,
                     None,
                 ),
                 Target::None => LossSums::default(),

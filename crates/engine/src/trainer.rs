@@ -9,7 +9,7 @@ use outboard_core::{
     task::{Architecture, Epoch},
 };
 use outboard_protocol::{
-    Best, Checkpoint, Dataset, Position, Sums, Target, Tensor, Tensors,
+    Augmentation, Best, Checkpoint, Dataset, Position, Sums, Target, Tensor, Tensors,
     random::{Domain, Stream},
 };
 
@@ -35,6 +35,7 @@ pub struct Trainer {
     began: (Instant, u64),
     classes: Vec<i64>,
     values: Vec<f32>,
+    weights: Vec<f32>,
 }
 
 impl Trainer {
@@ -54,6 +55,7 @@ impl Trainer {
         let plan = layer::plan(&model.layers, &model.input)?;
         train.check_freeze(&plan)?;
         train.check_batch_norms(&plan, data.rows())?;
+        train.check_augment(&model.input)?;
         let steps = train.steps_per_epoch(data.rows());
         if steps == 0 {
             let (rows, batch) = (data.rows(), train.batch_size);
@@ -90,6 +92,7 @@ impl Trainer {
             began,
             classes: Vec::new(),
             values: Vec::new(),
+            weights: Vec::new(),
         };
         trainer.order = trainer.order_of_epoch();
         Ok(trainer)
@@ -129,6 +132,10 @@ impl Trainer {
         let from = self.position.step_in_epoch as usize * self.train.batch_size;
         let rows = &self.order[from..(from + self.train.batch_size).min(self.data.rows())];
         self.network.load(&self.data, rows);
+        if let ([channels, height, width], false) = (&self.data.shape[..], self.train.augment.is_empty()) {
+            let augmentation = Augmentation::new(&self.train.augment, self.train.seed, self.position.epoch);
+            self.network.augment(augmentation, rows, [*channels, *height, *width]);
+        }
         let targets = match &self.data.y {
             Target::Classes(all) => {
                 self.classes.clear();
@@ -143,6 +150,11 @@ impl Trainer {
             }
             Target::None => return Err(Error::invalid("the training data has no target")),
         };
+        let weights = self.data.weights.as_ref().map(|all| {
+            self.weights.clear();
+            self.weights.extend(rows.iter().map(|&row| all[row as usize]));
+            &self.weights[..]
+        });
         let lr = self.train.lr_at(self.position.step, steps);
         let plan = StepPlan {
             step: self.position.step,
@@ -151,8 +163,10 @@ impl Trainer {
             clip_norm: self.train.clip_norm,
             clip_value: self.train.clip_value,
         };
-        let sums =
-            self.network.step(rows.len(), &self.train.loss, targets, &plan).map_err(|error| self.not_finite(error))?;
+        let sums = self
+            .network
+            .step(rows.len(), &self.train.loss, targets, weights, &plan)
+            .map_err(|error| self.not_finite(error))?;
         let position = &mut self.position;
         position.sums.loss += sums.mean() * rows.len() as f64;
         position.sums.correct += sums.correct;
@@ -262,11 +276,11 @@ pub(crate) fn check_data(data: &Dataset, model: &Architecture, network: &Network
                 return Err(Error::invalid(format!("class {wrong} in the data, but the model has {outputs} outputs")));
             }
             if let Loss::CrossEntropy { class_weights: Some(weights), .. } = loss
-                && weights.len() != outputs
+                && weights.each().map(<[f32]>::len) != Some(outputs)
             {
                 return Err(Error::invalid(format!(
                     "`train.loss.class_weights` has {} weights, but there are {outputs} classes",
-                    weights.len()
+                    weights.each().map_or(0, <[f32]>::len)
                 ))
                 .at("key", "train.loss.class_weights")
                 .hint("give one weight for each class, in the order of the classes"));

@@ -108,10 +108,15 @@ fn agree_with_pytorch() {
             .collect();
         assert_eq!(weights, initial::weights(&plan, seed), "{name}: initial weights");
 
-        let batch = Batch { model, data: Dataset { shape: x.shape()[1..].to_vec(), x: floats(x.data()), y }, weights };
+        let of_rows = file.tensor("weights").ok().map(|weights| floats(weights.data()));
+        let batch = Batch {
+            model,
+            data: Dataset { shape: x.shape()[1..].to_vec(), x: floats(x.data()).into(), y, weights: of_rows },
+            weights,
+        };
         let mut network = batch.network(&case.loss);
         let plan = StepPlan { step: case.step, seed, update: None, clip_norm: None, clip_value: None };
-        let sums = network.step(rows, &case.loss, batch.targets(), &plan).unwrap();
+        let sums = network.step(rows, &case.loss, batch.targets(), batch.data.weights.as_deref(), &plan).unwrap();
         assert!(
             (sums.mean() - case.loss64).abs() <= 1e-6 * case.loss64.abs(),
             "{name}: loss {} and {}",
@@ -198,12 +203,12 @@ fn agree_with_finite_differences() {
         let x = (0..6 * width)
             .map(|i| if is_token { ((i * 37) % 9) as f32 } else { ((i * 37) % 23) as f32 / 11.0 - 1.0 })
             .collect();
-        let data = Dataset { shape: model.input.clone(), x, y: Target::Classes(vec![0, 1, 2, 2, 1, 0]) };
+        let data = Dataset { shape: model.input.clone(), x, y: Target::Classes(vec![0, 1, 2, 2, 1, 0]), weights: None };
         let loss = Loss::CrossEntropy { label_smoothing: 0.0, class_weights: None };
         let plan = StepPlan { step: 2, seed: 3, update: None, clip_norm: None, clip_value: None };
         let mut batch = Batch { model, data, weights };
         let mut network = batch.network(&loss);
-        network.step(6, &loss, batch.targets(), &plan).unwrap();
+        network.step(6, &loss, batch.targets(), batch.data.weights.as_deref(), &plan).unwrap();
         let gradients: Tensors = network.gradients().map(|(name, t)| (name.to_string(), t)).collect();
         let whole: f64 = gradients.values().flat_map(|g| &g.data).map(|&g| f64::from(g).powi(2)).sum::<f64>();
         // Along the gradient itself the loss moves by its squared norm: one well-conditioned difference per tensor.
@@ -222,7 +227,8 @@ fn agree_with_finite_differences() {
                     .iter_mut()
                     .zip(&gradient.data)
                     .for_each(|(w, &g)| *w = (f64::from(*w) + sign * h * f64::from(g)) as f32);
-                let sums = batch.network(&loss).step(6, &loss, batch.targets(), &plan).unwrap();
+                let sums =
+                    batch.network(&loss).step(6, &loss, batch.targets(), batch.data.weights.as_deref(), &plan).unwrap();
                 batch.weights = original;
                 sums.mean()
             };
@@ -253,12 +259,12 @@ fn do_not_depend_on_the_number_of_threads() {
                 let n = 300 * input.iter().product::<usize>();
                 let x = (0..n).map(|i| if is_token { (i * 37 % 9) as f32 } else { (i * 37 % 23) as f32 / 11.0 - 1.0 });
                 let classes = (0..300).map(|i| i % 3).collect();
-                let data = Dataset { shape: input.clone(), x: x.collect(), y: Target::Classes(classes) };
+                let data = Dataset { shape: input.clone(), x: x.collect(), y: Target::Classes(classes), weights: None };
                 let loss = Loss::CrossEntropy { label_smoothing: 0.0, class_weights: None };
                 let plan = StepPlan { step: 2, seed: 3, update: None, clip_norm: None, clip_value: None };
                 let batch = Batch { model, data, weights };
                 let mut network = batch.network(&loss);
-                network.step(300, &loss, batch.targets(), &plan).unwrap();
+                network.step(300, &loss, batch.targets(), batch.data.weights.as_deref(), &plan).unwrap();
                 let tensors: Tensors = network.gradients().map(|(name, t)| (name.to_string(), t)).collect();
                 (tensors, network.forward(300, None).to_vec())
             })

@@ -1,18 +1,22 @@
 #![doc = include_str!("../README.md")]
 
+pub mod augment;
 pub mod checkpoint;
 pub mod dataset;
 pub mod envelope;
 pub mod grant;
 pub mod initial;
+pub mod inputs;
 pub mod model;
 pub mod random;
 pub mod tensors;
 
+pub use augment::Augmentation;
 pub use checkpoint::{Best, Checkpoint, Position, Sums};
 pub use dataset::{Dataset, Target};
 pub use envelope::{Envelope, TaskResult};
 pub use grant::{Encoding, Grant, GrantedBlob, SignedUrl, Stored, TaskProgress, TaskRecord};
+pub use inputs::{Inputs, Scaling};
 pub use model::{Feature, ModelFile, Schema, TargetColumn};
 pub use tensors::{Tensor, Tensors};
 

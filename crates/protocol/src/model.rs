@@ -2,12 +2,15 @@
 
 use outboard_core::{
     error::{Error, Result},
-    job::Loss,
+    job::{Color, Loss, Window},
     layer::Layer,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::tensors::{self, Tensors};
+use crate::{
+    inputs::Scaling,
+    tensors::{self, Tensors},
+};
 
 /// A finished model. As a file it is a state dict that PyTorch's `load_state_dict` takes.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,8 +43,11 @@ pub struct ModelFacts {
 pub struct Schema {
     /// Feature columns, in order.
     pub features: Vec<Feature>,
-    /// The column to be predicted.
+    /// What is to be predicted.
     pub target: TargetColumn,
+    /// Whether stretches of the file are the rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<Window>,
 }
 
 /// A feature column.
@@ -64,6 +70,33 @@ pub enum Feature {
         /// In order.
         categories: Vec<String>,
     },
+    /// A part of an array for each row; the only feature.
+    Array {
+        /// Its name, where the file has several.
+        name: String,
+        /// Shape of one row.
+        shape: Vec<usize>,
+        /// For equal parts of a row, in order.
+        scalings: Vec<Scaling>,
+    },
+    /// An image: `[channels, height, width]`; the only feature.
+    Image {
+        /// Height and width.
+        size: [usize; 2],
+        /// Whether images of another size are resized.
+        resize: bool,
+        /// What a pixel is.
+        color: Color,
+        /// For each channel.
+        scalings: Vec<Scaling>,
+    },
+    /// The bytes of a text as tokens, `byte + 1`, and 0 up to the length; the only feature.
+    Text {
+        /// Header of the column.
+        name: String,
+        /// Tokens of a row.
+        max_length: usize,
+    },
 }
 
 impl Feature {
@@ -71,7 +104,11 @@ impl Feature {
     #[must_use]
     pub fn name(&self) -> &str {
         match self {
-            Self::Numeric { name, .. } | Self::Categorical { name, .. } => name,
+            Self::Numeric { name, .. }
+            | Self::Categorical { name, .. }
+            | Self::Array { name, .. }
+            | Self::Text { name, .. } => name,
+            Self::Image { .. } => "image",
         }
     }
 
@@ -81,11 +118,14 @@ impl Feature {
         match self {
             Self::Numeric { .. } => 1,
             Self::Categorical { categories, .. } => categories.len(),
+            Self::Array { shape, .. } => shape.iter().product(),
+            Self::Image { size: [height, width], color, .. } => color.channels() * height * width,
+            Self::Text { max_length, .. } => *max_length,
         }
     }
 }
 
-/// The column to be predicted.
+/// What is to be predicted.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum TargetColumn {
@@ -108,14 +148,27 @@ pub enum TargetColumn {
         /// Its header.
         name: String,
     },
+    /// Several numbers.
+    Numbers {
+        /// Their headers.
+        names: Vec<String>,
+    },
+    /// Several labels, each of which applies or doesn't: 1 or 0.
+    Labels {
+        /// Their headers.
+        names: Vec<String>,
+    },
 }
 
 impl TargetColumn {
-    /// Its header.
+    /// Its header, or their headers.
     #[must_use]
-    pub fn name(&self) -> &str {
+    pub fn names(&self) -> &[String] {
         match self {
-            Self::Classes { name, .. } | Self::Binary { name, .. } | Self::Number { name } => name,
+            Self::Classes { name, .. } | Self::Binary { name, .. } | Self::Number { name } => {
+                std::slice::from_ref(name)
+            }
+            Self::Numbers { names } | Self::Labels { names } => names,
         }
     }
 
@@ -125,6 +178,7 @@ impl TargetColumn {
         match self {
             Self::Classes { classes, .. } => classes.len(),
             Self::Binary { .. } | Self::Number { .. } => 1,
+            Self::Numbers { names } | Self::Labels { names } => names.len(),
         }
     }
 }

@@ -22,6 +22,8 @@ pub enum Domain {
     Split = 2,
     /// Dropout keys of a layer.
     Dropout = 3,
+    /// Changes of images in an epoch.
+    Augment = 4,
 }
 
 /// One stream of 64-bit random numbers.

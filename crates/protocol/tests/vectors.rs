@@ -4,9 +4,13 @@
 
 use std::path::Path;
 
-use outboard_core::{Layer, job::Train, layer};
+use outboard_core::{
+    Layer,
+    job::{Augment, Train},
+    layer,
+};
 use outboard_protocol::{
-    initial,
+    Augmentation, initial,
     random::{Domain, DropoutMask, Stream, validation_rows},
 };
 use serde_json::Value;
@@ -28,6 +32,22 @@ fn u64_of(value: &Value) -> u64 {
 
 fn stream(case: &Value) -> Stream {
     Stream::raw(u64_of(&case["seed"]), u64_of(&case["stream"]))
+}
+
+#[test]
+fn augmented_images() {
+    let cases = read("augment.json");
+    let cases = cases.as_array().unwrap();
+    assert_eq!(cases.len(), 16);
+    for case in cases {
+        let changes: Vec<Augment> = serde_json::from_value(case["changes"].clone()).unwrap();
+        let shape: [usize; 3] = serde_json::from_value(case["shape"].clone()).unwrap();
+        let mut image: Vec<f32> = (1..=shape.iter().product::<usize>()).map(|i| i as f32).collect();
+        let augmentation = Augmentation::new(&changes, u64_of(&case["seed"]), u64_of(&case["epoch"]) as u32);
+        augmentation.apply(u64_of(&case["row"]) as u32, shape, &mut image);
+        let right: Vec<f32> = serde_json::from_value(case["image"].clone()).unwrap();
+        assert_eq!(image, right, "{case}");
+    }
 }
 
 #[test]

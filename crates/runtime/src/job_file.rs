@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use crate::document::{self, Key, Misfit, Problem, Step, fit, line_of, lookup};
 
 /// What to write for a key that is missing or wrong.
-const EXAMPLES: [(&str, &str); 23] = [
+const EXAMPLES: [(&str, &str); 27] = [
     ("model", "[model]"),
     ("model.layers", r#"layers = [{ type = "linear", out = 10 }]"#),
     ("model.layers.type", r#"type = "linear""#),
@@ -27,6 +27,10 @@ const EXAMPLES: [(&str, &str); 23] = [
     ("data.train", r#"train = "data.csv""#),
     ("data.target", r#"target = "label""#),
     ("data.validation", "validation = 0.2"),
+    ("data.format", r#"format = "csv""#),
+    ("data.window", "window = { length = 24 }"),
+    ("data.window.length", "length = 24"),
+    ("data.images", "images = { size = [32, 32] }"),
     ("train", "[train]"),
     ("train.loss", r#"loss = "cross_entropy""#),
     ("train.epochs", "epochs = 20"),
@@ -110,9 +114,11 @@ fn resolve(job: &mut Job, file: &Path) -> Result<(), (&'static str, &'static str
         Some(Validation::File(path)) => Some(path),
         _ => None,
     };
-    let paths: [(&str, Option<&mut PathBuf>); 4] = [
+    let paths: [(&str, Option<&mut PathBuf>); 6] = [
         ("data.train", Some(&mut job.data.train)),
+        ("data.labels", job.data.labels.as_mut()),
         ("data.validation", validation),
+        ("data.validation_labels", job.data.validation_labels.as_mut()),
         ("model.weights", job.model.weights.as_mut()),
         ("output", job.output.as_mut()),
     ];

@@ -5,6 +5,7 @@ pub mod config;
 mod describe;
 mod document;
 mod job_file;
+pub mod metrics;
 mod nearest;
 mod record;
 mod registry;
@@ -16,6 +17,7 @@ pub use client::{
 pub use config::Config;
 pub use describe::{Description, LayerRow, describe};
 pub use job_file::{parse_job, read_job, write_job};
+pub use metrics::Quality;
 pub use outboard_core::{Error, ErrorKind, Event, Job, NanoUsd, Result, provider, task};
 pub use outboard_ledger as ledger;
 pub use outboard_router as router;

@@ -44,6 +44,7 @@ impl Job {
     /// A job of this model, which takes eight numbers in some shape and gives one for each class.
     pub(crate) fn with_model(store: &FolderStore, name: String, epochs: u32, model: Architecture) -> Result<Self> {
         let train = Train {
+            augment: Vec::new(),
             loss: Loss::CrossEntropy { label_smoothing: 0.0, class_weights: None },
             optimizer: Optimizer::Adam { lr: 1e-2, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0 },
             schedule: Schedule::Constant,
@@ -125,5 +126,6 @@ fn clusters(rows: usize, part: u64, model: &Architecture) -> Dataset {
         shape: model.input.clone(),
         x: (0..rows).flat_map(|row| (0..FEATURES).map(move |column| feature(row, column))).collect(),
         y: Target::Classes((0..rows).map(|row| (row % CLASSES) as i64).collect()),
+        weights: None,
     }
 }

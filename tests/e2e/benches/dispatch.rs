@@ -56,6 +56,7 @@ fn operation(store: &FolderStore, rows: usize) -> Operation {
         shape: vec![64],
         x: (0..rows as u64 * 64).map(|i| stream.uniform(i) as f32).collect(),
         y: Target::Classes((0..rows as i64).map(|i| i % 4).collect()),
+        weights: None,
     };
     let plan = layer::plan(&model.layers, &model.input).unwrap();
     let tensors = initial::weights(&plan, 7).into_iter().map(|(name, t)| (format!("model.{name}"), t)).collect();

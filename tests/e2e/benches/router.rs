@@ -100,10 +100,10 @@ async fn queued() {
     let csv = fs::read_to_string(repository().join("examples/data/digits.csv")).unwrap();
     let data = folder.path().join("few.csv");
     fs::write(&data, csv.lines().take(9).collect::<Vec<_>>().join("\n")).unwrap();
-    client.evaluate(&model, &data).await.unwrap();
+    client.evaluate(&model, &data, None).await.unwrap();
     let before = resident();
     let began = Instant::now();
-    let all = join_all((0..QUEUED).map(|_| client.evaluate(&model, &data))).await;
+    let all = join_all((0..QUEUED).map(|_| client.evaluate(&model, &data, None))).await;
     let rate = QUEUED as f64 / began.elapsed().as_secs_f64();
     let failed = all.iter().filter(|done| done.is_err()).count();
     println!(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cases.files import write_case
 from cases.models import MODELS
-from reference.model import Spec, build, loss_function, set_step
+from reference.model import Spec, build, set_step, weighted_loss
 
 SEED, STEP = 7, 3
 CROSS_ENTROPY: Spec = {"type": "cross_entropy"}
@@ -23,7 +23,7 @@ WEIGHTS = [0.5, 1.0, 2.0, 1.5]
 class Case:
     """A model, a loss and the shape of a batch; `reach` asks for logits of that size.
 
-    With `evaluates`, what the model gives and knows after the step is recorded too.
+    With `evaluates`, what the model gives and knows after the step is recorded too. With `weighted`, rows have weights.
     """
 
     name: str
@@ -32,6 +32,7 @@ class Case:
     loss: Spec
     reach: float | None = None
     evaluates: bool = False
+    weighted: bool = False
 
 
 def linear(out: int, **options: Any) -> Spec:
@@ -100,6 +101,20 @@ CASES = [
 CASES += [
     Case(name, shape, specs, CROSS_ENTROPY, evaluates=True) for name, shape, specs in MODELS
 ]
+CASES += [
+    Case(f"weighted_{name}", (24, 10), between(TANH), spec, weighted=True)
+    for name, spec in [
+        ("cross_entropy", CROSS_ENTROPY),
+        (
+            "cross_entropy_smoothing_weights",
+            {"type": "cross_entropy", "label_smoothing": 0.1, "class_weights": WEIGHTS},
+        ),
+        ("mse", {"type": "mse"}),
+        ("l1", {"type": "l1"}),
+        ("huber", {"type": "huber", "delta": 0.5}),
+        ("bce", {"type": "bce_with_logits", "positive_weight": 2.0}),
+    ]
+]
 
 
 @dataclass(frozen=True)
@@ -113,6 +128,14 @@ class Pass:
     statistics: dict[str, Tensor]
 
 
+def weights(case: Case) -> Tensor | None:
+    """How much each row of a batch counts."""
+    if not case.weighted:
+        return None
+    random = np.random.default_rng(SEED)
+    return torch.from_numpy(random.uniform(0.1, 3.0, case.shape[0]).astype(np.float32))
+
+
 def run(case: Case, x: Tensor, y: Tensor, dtype: torch.dtype) -> Pass:
     """Differentiates the case in a precision, on the same 32-bit values."""
     model = build(case.layers, case.shape[1:], SEED).to(dtype).train()
@@ -120,7 +143,8 @@ def run(case: Case, x: Tensor, y: Tensor, dtype: torch.dtype) -> Pass:
     # Tokens have no gradient.
     x = x.to(dtype).requires_grad_(case.layers[0]["type"] != "embedding")
     output = model(x)
-    value = loss_function(case.loss, dtype)(output, y.to(dtype) if y.is_floating_point() else y)
+    y = y.to(dtype) if y.is_floating_point() else y
+    value = weighted_loss(case.loss, output, y, weights(case))
     value.backward()
     named = dict(model.named_parameters(), x=x)
     gradients = {name: tensor.grad for name, tensor in named.items() if tensor.grad is not None}
@@ -185,6 +209,8 @@ def generate(out: Path) -> None:
             },
         }
         tensors = {"x": x, "y": y, "out64": exact.output}
+        if (of_rows := weights(case)) is not None:
+            tensors["weights"] = of_rows
         tensors |= {f"param.{name}": tensor for name, tensor in parameters.items()}
         tensors |= {f"grad64.{name}": tensor for name, tensor in exact.gradients.items()}
         if case.evaluates:

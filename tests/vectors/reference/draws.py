@@ -12,7 +12,7 @@ Words = npt.NDArray[np.uint64]
 MASK = 2**64 - 1
 G = 0x9E3779B97F4A7C15
 
-ORDER, INIT, SPLIT, DROPOUT = range(4)
+ORDER, INIT, SPLIT, DROPOUT, AUGMENT = range(5)
 
 
 def stream(domain: int, n: int) -> int:

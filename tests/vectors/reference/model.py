@@ -240,3 +240,18 @@ def loss_function(spec: Spec | str, dtype: torch.dtype = torch.float32) -> nn.Mo
             return nn.BCEWithLogitsLoss(pos_weight=weight)
         case other:
             raise ValueError(f"unknown loss {other}")
+
+
+def weighted_loss(spec: Spec, output: Tensor, y: Tensor, weights: Tensor | None) -> Tensor:
+    """The batch loss of rows that count by their weights."""
+    of_batch = loss_function(spec, output.dtype)
+    if weights is None:
+        value: Tensor = of_batch(output, y)
+        return value
+    of_batch.reduction = "none"
+    losses: Tensor = of_batch(output, y)
+    weights = weights.to(output.dtype)
+    if spec["type"] != "cross_entropy":
+        return (losses.mean(dim=1) * weights).sum() / weights.sum()
+    by_class = torch.tensor(spec.get("class_weights", [1.0] * output.shape[1]), dtype=output.dtype)
+    return (losses * weights).sum() / (by_class[y] * weights).sum()

@@ -22,8 +22,23 @@ pub(super) const PYTHON_TESTS: &str = "tests/python";
 /// A build of the program from scratch should take no longer.
 const BUILD_GOAL_SECONDS: f64 = 120.0;
 
-/// The least accuracy that `examples/digits.toml` must reach.
-const DIGITS_ACCURACY: f64 = 0.95;
+/// The example jobs, and what they must reach on held-out rows.
+const JOBS: [(&str, Bound); 5] = [
+    ("digits", Bound::Accuracy(0.95)),
+    ("images", Bound::Accuracy(0.93)),
+    ("text", Bound::Accuracy(0.68)),
+    ("regression", Bound::Loss(2600.0)),
+    ("series", Bound::Loss(800.0)),
+];
+
+/// What a job must reach.
+#[derive(Clone, Copy, Debug)]
+enum Bound {
+    /// At least this share of right answers.
+    Accuracy(f64),
+    /// At most this loss.
+    Loss(f64),
+}
 
 pub(super) fn format(workspace: &Workspace) -> Result<Outcome> {
     component(workspace, "fmt", "rustfmt")?;
@@ -86,7 +101,7 @@ pub(super) fn store(workspace: &Workspace) -> Result<Outcome> {
     cargo_tests(workspace.cargo(test).env("OUTBOARD_S3_SERVER", server))
 }
 
-/// The example programs of the library and the example job, each with an empty `OUTBOARD_HOME`.
+/// The example programs of the library and the example jobs, each with an empty `OUTBOARD_HOME`.
 pub(super) fn examples(workspace: &Workspace) -> Result<Outcome> {
     let scratch = workspace.target.join("xtask-examples");
     let _ = fs::remove_dir_all(&scratch);
@@ -98,11 +113,13 @@ pub(super) fn examples(workspace: &Workspace) -> Result<Outcome> {
         let run = &mut workspace.cargo(&format!("run --quiet --package outboard --example {example}"));
         outcome.add(check(run.env("OUTBOARD_HOME", scratch.join(example)))?);
     }
-    println!("outboard train examples/digits.toml");
-    let job = workspace.root.join("examples/digits.toml");
-    let mut train = Command::new(workspace.program()?);
-    train.arg("train").arg(job).arg("--json").current_dir(&scratch).env("OUTBOARD_HOME", scratch.join("digits"));
-    outcome.add(digits(&command::stdout(&mut train)?)?);
+    for (name, bound) in JOBS {
+        println!("outboard train examples/{name}.toml");
+        let job = workspace.root.join(format!("examples/{name}.toml"));
+        let mut train = Command::new(workspace.program()?);
+        train.arg("train").arg(job).arg("--json").current_dir(&scratch).env("OUTBOARD_HOME", scratch.join(name));
+        outcome.add(judge(bound, &command::stdout(&mut train)?)?);
+    }
     Ok(outcome)
 }
 
@@ -175,17 +192,28 @@ fn rust_examples(folder: &Path) -> Result<Vec<String>> {
 }
 
 /// Judges the last line of the program's `--json` output.
-fn digits(output: &str) -> Result<Outcome> {
+fn judge(bound: Bound, output: &str) -> Result<Outcome> {
     let line = output.lines().rfind(|line| !line.trim().is_empty()).context("the program printed nothing")?;
     println!("{line}");
     let result: Value = serde_json::from_str(line)?;
-    let accuracy = result["metrics"]["validation_accuracy"].as_f64().unwrap_or_default();
+    let metric = |name: &str| result["metrics"][name].as_f64();
     let mut problems = Vec::new();
     if result["status"] != "succeeded" {
         problems.push(format!("status is {}", result["status"]));
     }
-    if accuracy < DIGITS_ACCURACY {
-        problems.push(format!("the validation accuracy {accuracy} is below {DIGITS_ACCURACY}"));
+    match bound {
+        Bound::Accuracy(least) => {
+            let accuracy = metric("validation_accuracy").unwrap_or_default();
+            if accuracy < least {
+                problems.push(format!("the validation accuracy {accuracy} is below {least}"));
+            }
+        }
+        Bound::Loss(most) => {
+            let loss = metric("validation_loss").unwrap_or(f64::INFINITY);
+            if loss > most {
+                problems.push(format!("the validation loss {loss} is above {most}"));
+            }
+        }
     }
     Ok(Outcome::problems(&problems))
 }
@@ -195,14 +223,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn digits_are_judged_by_the_last_line() {
-        let judge = |last: &str| digits(&format!("{{\"epoch\":1}}\n{last}\n\n"));
-        let passes = |last: &str| judge(last).unwrap().passes();
+    fn jobs_are_judged_by_the_last_line() {
+        let judged = |bound: Bound, last: &str| judge(bound, &format!("{{\"epoch\":1}}\n{last}\n\n"));
+        let passes = |last: &str| judged(Bound::Accuracy(0.95), last).unwrap().passes();
         assert!(passes(r#"{"status":"succeeded","metrics":{"validation_accuracy":0.97}}"#));
         assert!(!passes(r#"{"status":"succeeded","metrics":{"validation_accuracy":0.9}}"#));
         assert!(!passes(r#"{"status":"failed","metrics":{"validation_accuracy":0.97}}"#));
         assert!(!passes(r#"{"status":"succeeded","metrics":null}"#));
-        assert!(judge("done").is_err());
-        assert!(digits("\n").is_err());
+        let passes = |last: &str| judged(Bound::Loss(2.0), last).unwrap().passes();
+        assert!(passes(r#"{"status":"succeeded","metrics":{"validation_loss":1.5}}"#));
+        assert!(!passes(r#"{"status":"succeeded","metrics":{"validation_loss":2.5}}"#));
+        assert!(!passes(r#"{"status":"succeeded","metrics":null}"#));
+        assert!(judged(Bound::Loss(2.0), "done").is_err());
+        assert!(judge(Bound::Loss(2.0), "\n").is_err());
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod curve;
 pub(crate) mod json;
+pub(crate) mod quality;
 pub(crate) mod table;
 pub(crate) mod text;
 

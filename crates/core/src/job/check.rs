@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{Job, Loss, Normalize, Optimizer, Schedule, Train, Validation};
+use super::{Augment, ClassWeights, Data, Format, Job, Loss, Normalize, Optimizer, Schedule, Train, Validation};
 use crate::{
     error::{Error, Result},
     layer::{Layer, Planned},
@@ -15,19 +15,15 @@ impl Job {
     /// `InvalidRequest`, naming the key, what it is, and what would be right.
     pub fn check(&self) -> Result<()> {
         self.train.check()?;
-        if let Some(Validation::Fraction(f)) = self.data.validation
-            && !(f > 0.0 && f < 1.0)
-        {
-            return Err(wrong("data.validation", f, "a share of the rows between 0 and 1, such as 0.2"));
-        }
+        self.data.check()?;
         if let Some(input) = &self.model.input
             && (input.is_empty() || input.contains(&0))
         {
             let found = format!("{input:?}");
             return Err(wrong("model.input", found, "sizes of at least 1, such as [1, 28, 28]"));
         }
-        if matches!(self.model.layers.first(), Some(Layer::Embedding { .. })) && self.data.normalize != Normalize::None
-        {
+        let has_tokens = matches!(self.model.layers.first(), Some(Layer::Embedding { .. }));
+        if has_tokens && self.data.text.is_none() && self.data.normalize != Normalize::None {
             return Err(Error::invalid("`embedding` takes whole numbers, but `data.normalize` would scale them")
                 .at("key", "data.normalize")
                 .hint("set `normalize = \"none\"` under [data]"));
@@ -42,6 +38,46 @@ impl Job {
 fn wrong(key: &'static str, value: impl std::fmt::Display, right: &str) -> Error {
     Error::invalid(format!("`{key}` is {value}, but must be {right}")).at("key", key).hint(format!("set it to {right}"))
 }
+
+impl Data {
+    fn check(&self) -> Result<()> {
+        if let Some(Validation::Fraction(f)) = self.validation
+            && !(f > 0.0 && f < 1.0)
+        {
+            return Err(wrong("data.validation", f, "a share of the rows between 0 and 1, such as 0.2"));
+        }
+        let is_table = self.format.or_else(|| Format::of_name(&self.train)).is_some_and(Format::is_table);
+        if is_table && self.targets().is_empty() {
+            let what =
+                if self.target.is_some() { "`data.target` is an empty list" } else { "`data.target` is missing" };
+            return Err(Error::invalid(what).at("key", "data.target").hint("add `target = \"label\"` under `[data]`"));
+        }
+        if let Some(window) = &self.window {
+            for (key, n) in [
+                ("data.window.length", window.length),
+                ("data.window.horizon", window.horizon),
+                ("data.window.stride", window.stride),
+            ] {
+                if n == 0 {
+                    return Err(wrong(key, 0, "at least 1"));
+                }
+            }
+        }
+        if self.max_length == Some(0) {
+            return Err(wrong("data.max_length", 0, "at least 1, such as 256"));
+        }
+        if let Some(size) = self.images.and_then(|images| images.size)
+            && !size.iter().all(|n| (1..=MOST_PIXELS).contains(n))
+        {
+            let found = format!("{size:?}");
+            return Err(wrong("data.images.size", found, "height and width from 1 to 8192, such as [32, 32]"));
+        }
+        Ok(())
+    }
+}
+
+/// Height and width that images may be resized to.
+const MOST_PIXELS: usize = 8192;
 
 impl Train {
     /// Checks every value that has a range of its own.
@@ -107,10 +143,11 @@ impl Train {
         match &self.loss {
             Loss::CrossEntropy { label_smoothing, class_weights } => {
                 share("train.loss.label_smoothing", *label_smoothing)?;
-                for weight in class_weights.iter().flatten() {
+                let weights = class_weights.as_ref().and_then(ClassWeights::each);
+                for weight in weights.into_iter().flatten() {
                     not_negative("train.loss.class_weights", f64::from(*weight))?;
                 }
-                if class_weights.as_ref().is_some_and(|w| w.iter().all(|w| *w == 0.0)) {
+                if weights.is_some_and(|w| w.iter().all(|w| *w == 0.0)) {
                     return Err(wrong("train.loss.class_weights", "all zero", "above 0 for at least one class"));
                 }
             }
@@ -180,6 +217,35 @@ impl Train {
             .at("key", "train.drop_last")
             .hint("set `drop_last = true` under [train], or another `batch_size`"),
         })
+    }
+}
+
+impl Train {
+    /// Checks that rows of this shape are images where images are to be changed.
+    ///
+    /// # Errors
+    /// `InvalidRequest` where they aren't, or the changes make no sense.
+    pub fn check_augment(&self, input: &[usize]) -> Result<()> {
+        let refuse = |what: String, hint: &str| Err(Error::invalid(what).at("key", "train.augment").hint(hint));
+        let moves = |change: &Augment| match change {
+            Augment::Flip => None,
+            Augment::Crop(n) | Augment::Shift(n) => Some(*n as usize),
+        };
+        match input {
+            _ if self.augment.is_empty() => Ok(()),
+            _ if self.augment.len() > 16 => refuse("`train.augment` lists more than 16 changes".into(), "list fewer"),
+            [_, height, width] => match self.augment.iter().filter_map(moves).find(|n| *n >= *height.min(width)) {
+                Some(n) => refuse(
+                    format!("`train.augment` moves images of {height} by {width} pixels by up to {n}"),
+                    "use a smaller number, such as 2",
+                ),
+                None => Ok(()),
+            },
+            _ => refuse(
+                format!("`train.augment` changes images, but a row is {input:?}"),
+                "take it out, or set `model.input = [channels, height, width]`",
+            ),
+        }
     }
 }
 

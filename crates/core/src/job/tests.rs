@@ -40,6 +40,66 @@ fn short_forms_mean_the_same_and_a_job_reads_back() {
 }
 
 #[test]
+fn data_of_every_form_read_back() {
+    let mut text = JOB.replace("\"label\"", "[\"a\", \"b\"]").replace(
+        "[train]",
+        "format = \"csv\"\nweight = \"n\"\nlabels = \"y.npy\"\ntext = \"t\"\nmax_length = 9\n\
+         window = { length = 3, stride = 2 }\nimages = { size = [2, 3], color = \"grayscale\" }\n[train]\n\
+         augment = [\"flip\", { crop = 4 }, { shift = 2 }]",
+    );
+    text =
+        text.replace("loss = \"cross_entropy\"", "loss = { type = \"cross_entropy\", class_weights = \"balanced\" }");
+    let job: Job = toml::from_str(&text).unwrap();
+    assert_eq!(job.data.targets(), ["a", "b"]);
+    assert_eq!(job.data.window, Some(Window { length: 3, horizon: 1, stride: 2 }));
+    assert_eq!(job.data.images, Some(Images { size: Some([2, 3]), color: Color::Grayscale }));
+    assert_eq!(job.train.augment, [Augment::Flip, Augment::Crop(4), Augment::Shift(2)]);
+    let balanced = ClassWeights::Rule(Balance::Balanced);
+    assert!(matches!(&job.train.loss, Loss::CrossEntropy { class_weights: Some(w), .. } if *w == balanced));
+    job.check().unwrap();
+    assert_eq!(toml::from_str::<Job>(&toml::to_string(&job).unwrap()).unwrap(), job);
+}
+
+#[test]
+fn names_say_what_files_are() {
+    let of = |name: &str| Format::of_name(std::path::Path::new(name));
+    for (name, format) in [
+        ("a.CSV", Some(Format::Csv)),
+        ("b.parquet", Some(Format::Parquet)),
+        ("train-images-idx3-ubyte.gz", Some(Format::Idx)),
+        ("x.idx", Some(Format::Idx)),
+        ("x.npz", Some(Format::Npz)),
+        ("x.csv.gz", None),
+        ("x", None),
+    ] {
+        assert_eq!(of(name), format, "{name}");
+    }
+}
+
+#[test]
+fn balanced_weights_make_classes_equal() {
+    let weights = ClassWeights::balanced(&[0, 0, 0, 2], 3);
+    assert_eq!(weights, ClassWeights::Each(vec![(4.0f64 / 9.0) as f32, 1.0, (4.0f64 / 3.0) as f32]));
+}
+
+#[test]
+fn images_alone_are_changed() {
+    let refused = |augment: Vec<Augment>, input: &[usize]| {
+        let mut job = job();
+        job.train.augment = augment;
+        job.train.check_augment(input).err().map(|error| error.to_string())
+    };
+    assert_eq!(refused(vec![], &[5]), None);
+    assert_eq!(refused(vec![Augment::Flip, Augment::Crop(2)], &[1, 3, 4]), None);
+    assert_eq!(refused(vec![Augment::Flip], &[64]).unwrap(), "`train.augment` changes images, but a row is [64]");
+    assert_eq!(
+        refused(vec![Augment::Shift(3)], &[1, 3, 4]).unwrap(),
+        "`train.augment` moves images of 3 by 4 pixels by up to 3"
+    );
+    assert_eq!(refused(vec![Augment::Flip; 17], &[1, 3, 4]).unwrap(), "`train.augment` lists more than 16 changes");
+}
+
+#[test]
 fn refuses_values_out_of_range_with_what_would_be_right() {
     assert_eq!(refusal(|j| j.train.epochs = 0), "`train.epochs` is 0, but must be at least 1");
     assert_eq!(refusal(|j| j.train.batch_size = 0), "`train.batch_size` is 0, but must be at least 1");
@@ -53,6 +113,16 @@ fn refuses_values_out_of_range_with_what_would_be_right() {
     assert_eq!(
         refusal(|j| j.data.validation = Some(Validation::Fraction(1.0))),
         "`data.validation` is 1, but must be a share of the rows between 0 and 1, such as 0.2"
+    );
+    assert_eq!(refusal(|j| j.data.target = None), "`data.target` is missing");
+    assert_eq!(
+        refusal(|j| j.data.window = Some(Window { length: 5, horizon: 0, stride: 1 })),
+        "`data.window.horizon` is 0, but must be at least 1"
+    );
+    assert_eq!(refusal(|j| j.data.max_length = Some(0)), "`data.max_length` is 0, but must be at least 1, such as 256");
+    assert_eq!(
+        refusal(|j| j.data.images = Some(Images { size: Some([0, 9]), color: Color::Rgb })),
+        "`data.images.size` is [0, 9], but must be height and width from 1 to 8192, such as [32, 32]"
     );
     assert_eq!(
         refusal(|j| j.train.early_stopping = Some(EarlyStopping { patience: 0, min_delta: 0.0 })),

@@ -43,6 +43,9 @@ pub struct Train {
     /// Parameters that stay as they are: a layer (`"0"`) or a tensor (`"0.bias"`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub freeze: Vec<String>,
+    /// What is done to images at random while training, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub augment: Vec<Augment>,
     /// Ends the job when it no longer improves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub early_stopping: Option<EarlyStopping>,
@@ -59,6 +62,18 @@ fn default_batch_size() -> usize {
     32
 }
 
+/// A change of an image, drawn anew for each row and epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Augment {
+    /// Left and right change places, every other time.
+    Flip,
+    /// Up to so many pixels are added at every edge, and the image is cut out of that at random; what was added is 0.
+    Crop(u32),
+    /// Moved by up to so many pixels, in both directions; what comes in is as the edge.
+    Shift(u32),
+}
+
 /// What is minimised.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
@@ -68,9 +83,9 @@ pub enum Loss {
         /// Share of the target spread over all classes.
         #[serde(default)]
         label_smoothing: f64,
-        /// Weight of each class, in the order of the classes.
+        /// How much each class counts; all the same if unset.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        class_weights: Option<Vec<f32>>,
+        class_weights: Option<ClassWeights>,
     },
     /// Mean squared error.
     Mse,
@@ -92,6 +107,47 @@ pub enum Loss {
 
 fn one() -> f64 {
     1.0
+}
+
+/// How much each class counts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "a list of numbers, or \"balanced\"")]
+pub enum ClassWeights {
+    /// These, in the order of the classes.
+    Each(Vec<f32>),
+    /// As the training rows have them; the client works it out before anything is sent.
+    Rule(Balance),
+}
+
+/// How class weights follow from the training rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Balance {
+    /// All classes count the same, however many rows they have.
+    Balanced,
+}
+
+impl ClassWeights {
+    /// The weights, once they are known.
+    #[must_use]
+    pub fn each(&self) -> Option<&[f32]> {
+        match self {
+            Self::Each(weights) => Some(weights),
+            Self::Rule(_) => None,
+        }
+    }
+
+    /// The weights that `balanced` gives: `rows / (classes * rows of the class)`, and 1 for a class without rows.
+    #[must_use]
+    pub fn balanced(classes: &[i64], count: usize) -> Self {
+        let mut rows = vec![0u64; count];
+        classes.iter().for_each(|class| rows[*class as usize] += 1);
+        let weight = |n: &u64| match n {
+            0 => 1.0,
+            n => (classes.len() as f64 / (count as f64 * *n as f64)) as f32,
+        };
+        Self::Each(rows.iter().map(weight).collect())
+    }
 }
 
 impl Loss {

@@ -15,7 +15,7 @@ fn read_all_ways(bytes: &[u8]) {
     let place = ("file".into(), path.display().to_string());
     let check = |read: Result<Vec<Dataset>>| match read {
         Ok(sets) => {
-            let values: usize = sets.iter().map(|set| set.x.capacity()).sum();
+            let values: usize = sets.iter().map(|set| set.x.len()).sum();
             assert!(values <= bytes.len().pow(2), "{values} values of {} bytes", bytes.len());
         }
         Err(error) => {
@@ -24,7 +24,7 @@ fn read_all_ways(bytes: &[u8]) {
             assert!(error.context().contains(&place), "{}", error.report());
         }
     };
-    check(read_labelled(&path, &known).map(|set| vec![set]));
+    check(read_labelled(&path, None, &known).map(|set| vec![set]));
     check(read_features(&path, &known).map(|set| vec![set]));
     for (loss, fraction) in [(cross_entropy(), Some(0.3)), (bce(), None), (Loss::Mse, Some(0.01))] {
         data.validation = fraction.map(Validation::Fraction);

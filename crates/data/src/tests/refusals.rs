@@ -38,7 +38,7 @@ fn later_refusal(bytes: &str) -> String {
     data.normalize = Normalize::MinMax;
     let schema = read_training(&data, &cross_entropy(), 0).unwrap().schema;
     let path = folder.file("later.csv", bytes);
-    let error = read_labelled(&path, &schema).unwrap_err();
+    let error = read_labelled(&path, None, &schema).unwrap_err();
     data.validation = Some(Validation::File(path));
     let in_training = read_training(&data, &cross_entropy(), 0).unwrap_err();
     assert_eq!(in_training.report(), error.clone().at("key", "data.validation").report());
@@ -111,12 +111,12 @@ fn names_that_the_file_does_not_have() {
     let wide = format!("{},y\n", (0..12).map(|i| format!("column{i}")).collect::<Vec<_>>().join(","));
     let named = |change: fn(&mut Data)| refusal(&wide, &Loss::Mse, change);
     assert_eq!(
-        named(|data| data.target = "Colum3".into()),
+        named(|data| data.target = Some("Colum3".into())),
         "`data.target` names `Colum3`, but the file has no such column\n  file: train.csv\n  column: Colum3\n  \
          try: use `column3`"
     );
     assert_eq!(
-        named(|data| data.target = "price".into()),
+        named(|data| data.target = Some("price".into())),
         "`data.target` names `price`, but the file has no such column\n  file: train.csv\n  column: price\n  \
          try: use one of its columns: `column0`, `column1`, `column2`, `column3`, `column4`, `column5`, `column6`, \
          `column7`, `column8`, `column9` and 3 more"
@@ -261,7 +261,7 @@ fn too_many_labels_or_values() {
          column: c\n  try: leave the column out with `data.exclude`, or, if it holds numbers, take it out of \
          `data.categorical`"
     );
-    let on_keys = |loss: &Loss| refusal(&text, loss, |data| data.target = "c".into());
+    let on_keys = |loss: &Loss| refusal(&text, loss, |data| data.target = Some("c".into()));
     let rest = "line 10002: `k10000` is one too many: a column may have 10000 classes\n  file: train.csv\n  row: 10001\n  \
                 column: c\n  try: ";
     assert_eq!(
@@ -327,7 +327,7 @@ fn a_hint_names_at_most_ten_labels() {
     let folder = Folder::new();
     let rows: String = (0..25).map(|i| format!("1,{i}\n")).collect();
     let schema = read_training(&folder.data(format!("x,y\n{rows}")), &cross_entropy(), 0).unwrap().schema;
-    let error = read_labelled(&folder.file("later.csv", "x,y\n1,25\n"), &schema).unwrap_err();
+    let error = read_labelled(&folder.file("later.csv", "x,y\n1,25\n"), None, &schema).unwrap_err();
     assert_eq!(
         error.to_string(),
         "line 2: `25` is not one of the classes of the training data: `0`, `1`, `2`, `3`, `4`, `5`, `6`, `7`, `8`, `9` \

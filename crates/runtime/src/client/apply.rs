@@ -2,15 +2,16 @@
 
 use std::{fs, path::Path};
 
-use outboard_core::{
-    Error, ErrorKind, Result,
-    error::IoContext,
-    task::{EvaluateTask, Metrics, Operation, Outcome, PredictTask},
-};
+use outboard_core::{Error, ErrorKind, Result, error::IoContext, job::Loss, task::Metrics};
 use outboard_data::{read_features, read_labelled};
-use outboard_protocol::{Dataset, ModelFile, TargetColumn, tensors};
+use outboard_engine::loss::{self, LossSums, Targets};
+use outboard_protocol::{Dataset, ModelFile, Target, TargetColumn, Tensor};
 
 use super::{Client, blocking, desk::Desk};
+use crate::metrics::Quality;
+
+/// Rows whose loss is worked out at a time, as workers do it.
+const ROWS: usize = 256;
 
 /// How good a model is on some data.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +22,8 @@ pub struct Evaluation {
     pub provider: String,
     /// Loss and accuracy.
     pub metrics: Metrics,
+    /// The rest.
+    pub quality: Quality,
 }
 
 /// What a model says of some rows.
@@ -30,9 +33,9 @@ pub struct Predictions {
     pub job: String,
     /// Where it ran.
     pub provider: String,
-    /// Name of the predicted column.
-    pub target: String,
-    /// Its classes, in the order of the probabilities; none where it is a number.
+    /// Names of the predicted columns.
+    pub targets: Vec<String>,
+    /// Classes of the one column, in the order of the probabilities; none where it is a number or there are several.
     pub classes: Option<Vec<String>>,
     /// One for each row of the file.
     pub rows: Vec<Prediction>,
@@ -50,29 +53,33 @@ pub enum Prediction {
     },
     /// A number.
     Number(f64),
+    /// A number for each of several columns.
+    Numbers(Vec<f64>),
+    /// For each of several labels, the probability that it applies.
+    Labels(Vec<f64>),
 }
 
 impl Client {
-    /// Loss and accuracy of the model in `model` on the rows of the file `data`.
+    /// How good the model in `model` is on the rows of the file or folder `data`. Their targets are in it, or in the file
+    /// `labels` where `data` is a single array.
     ///
     /// # Errors
     /// `InvalidRequest`, `NotFound` where a file can't be read or doesn't suit the model.
-    pub async fn evaluate(&self, model: &Path, data: &Path) -> Result<Evaluation> {
-        let data = data.to_path_buf();
-        let (file, data) = self.open(model, move |file| read_labelled(&data, &file.facts.schema)).await?;
-        let loss = file.facts.loss.clone();
+    pub async fn evaluate(&self, model: &Path, data: &Path, labels: Option<&Path>) -> Result<Evaluation> {
+        let (data, labels) = (data.to_path_buf(), labels.map(Path::to_path_buf));
+        let read = move |file: &ModelFile| read_labelled(&data, labels.as_deref(), &file.facts.schema);
+        let (file, data) = self.open(model, read).await?;
         let desk = Desk::new(self, "evaluate")?;
-        let operation = |model, weights, data| Operation::Evaluate(EvaluateTask { model, weights, data, loss });
-        let (provider, outcome) = desk.apply(&file, &data, operation).await?;
-        match outcome {
-            Outcome::Evaluate(metrics) => Ok(Evaluation { job: desk.id.clone(), provider, metrics }),
-            other => {
-                Err(Error::new(ErrorKind::Unexpected, format!("the provider answered an evaluation with {other:?}")))
-            }
-        }
+        let (provider, outputs) = desk.outputs(&file, &data).await?;
+        let target = &file.facts.schema.target;
+        let (_, rows) = Prediction::all(target, &outputs.data);
+        let unexpected = || Error::new(ErrorKind::Unexpected, "the targets do not suit the model");
+        let quality = Quality::of(target, &rows, &data.y).ok_or_else(unexpected)?;
+        let metrics = measure(&file.facts.loss, &outputs, &data)?;
+        Ok(Evaluation { job: desk.id.clone(), provider, metrics, quality })
     }
 
-    /// What the model in `model` says of the rows of the file `data`.
+    /// What the model in `model` says of the rows of the file or folder `data`.
     ///
     /// # Errors
     /// `InvalidRequest`, `NotFound` where a file can't be read or doesn't suit the model.
@@ -80,18 +87,10 @@ impl Client {
         let data = data.to_path_buf();
         let (file, data) = self.open(model, move |file| read_features(&data, &file.facts.schema)).await?;
         let desk = Desk::new(self, "predict")?;
-        let operation = |model, weights, data| Operation::Predict(PredictTask { model, weights, data });
-        let (provider, outcome) = desk.apply(&file, &data, operation).await?;
-        let Outcome::Predict { outputs } = outcome else {
-            return Err(Error::new(
-                ErrorKind::Unexpected,
-                format!("the provider answered a prediction with {outcome:?}"),
-            ));
-        };
-        let outputs = tensors::decode(&self.store.read(&outputs)?)?.remove("outputs");
-        let outputs = outputs
-            .ok_or_else(|| Error::new(ErrorKind::CorruptPayload, "the provider's answer has no tensor `outputs`"))?;
-        Ok(Predictions { job: desk.id.clone(), provider, ..Predictions::new(&file.facts.schema.target, &outputs.data) })
+        let (provider, outputs) = desk.outputs(&file, &data).await?;
+        let target = &file.facts.schema.target;
+        let (classes, rows) = Prediction::all(target, &outputs.data);
+        Ok(Predictions { job: desk.id.clone(), provider, targets: target.names().to_vec(), classes, rows })
     }
 
     async fn open(
@@ -113,26 +112,43 @@ impl Client {
     }
 }
 
-impl Predictions {
-    /// Reads a model's outputs: logits become probabilities.
-    fn new(target: &TargetColumn, outputs: &[f32]) -> Self {
-        let width = target.outputs();
-        let (classes, row): (_, fn(&[f32]) -> Prediction) = match target {
+/// Loss and accuracy of outputs, as a worker would say.
+fn measure(loss: &Loss, outputs: &Tensor, data: &Dataset) -> Result<Metrics> {
+    let (rows, width) = (data.rows(), outputs.data.len() / data.rows().max(1));
+    let mut sums = LossSums::default();
+    for (i, part) in outputs.data.chunks(ROWS * width).enumerate() {
+        let (from, to) = (i * ROWS, i * ROWS + part.len() / width);
+        let targets = match &data.y {
+            Target::Classes(classes) => Targets::Classes(&classes[from..to]),
+            Target::Values { values, .. } => Targets::Values(&values[from * width..to * width]),
+            Target::None => return Err(Error::new(ErrorKind::Unexpected, "the rows have no targets")),
+        };
+        sums.add(loss::evaluate(loss, width, part, targets, None, None));
+    }
+    let answers = if loss.is_classification() { rows } else { rows * width };
+    let accuracy = loss.has_accuracy().then(|| sums.correct as f64 / answers as f64);
+    Ok(Metrics { loss: sums.mean(), accuracy, rows: rows as u64 })
+}
+
+impl Prediction {
+    /// Reads a model's outputs, logits becoming probabilities; and the classes, if there are some.
+    fn all(target: &TargetColumn, outputs: &[f32]) -> (Option<Vec<String>>, Vec<Self>) {
+        let (classes, row): (_, fn(&[f32]) -> Self) = match target {
             TargetColumn::Classes { classes, .. } => (Some(classes.clone()), softmax),
             TargetColumn::Binary { classes, .. } => (Some(classes.to_vec()), |x| {
-                let p = 1.0 / (1.0 + (-f64::from(x[0])).exp());
-                Prediction::Class { index: usize::from(x[0] > 0.0), probabilities: vec![1.0 - p, p] }
+                let p = sigmoid(x[0]);
+                Self::Class { index: usize::from(x[0] > 0.0), probabilities: vec![1.0 - p, p] }
             }),
-            TargetColumn::Number { .. } => (None, |x| Prediction::Number(f64::from(x[0]))),
+            TargetColumn::Number { .. } => (None, |x| Self::Number(f64::from(x[0]))),
+            TargetColumn::Numbers { .. } => (None, |x| Self::Numbers(x.iter().map(|x| f64::from(*x)).collect())),
+            TargetColumn::Labels { .. } => (None, |x| Self::Labels(x.iter().map(|x| sigmoid(*x)).collect())),
         };
-        Self {
-            job: String::new(),
-            provider: String::new(),
-            target: target.name().to_string(),
-            classes,
-            rows: outputs.chunks_exact(width).map(row).collect(),
-        }
+        (classes, outputs.chunks_exact(target.outputs()).map(row).collect())
     }
+}
+
+fn sigmoid(x: f32) -> f64 {
+    1.0 / (1.0 + (-f64::from(x)).exp())
 }
 
 fn softmax(logits: &[f32]) -> Prediction {
@@ -151,15 +167,15 @@ mod tests {
     #[test]
     fn logits_become_probabilities() {
         let classes = TargetColumn::Classes { name: "y".into(), classes: ["a", "b", "c"].map(String::from).into() };
-        let predictions = Predictions::new(&classes, &[0.0, 0.0, 0.0, 1000.0, -1000.0, 0.0]);
-        let Prediction::Class { index, probabilities } = &predictions.rows[0] else { panic!() };
+        let (_, rows) = Prediction::all(&classes, &[0.0, 0.0, 0.0, 1000.0, -1000.0, 0.0]);
+        let Prediction::Class { index, probabilities } = &rows[0] else { panic!() };
         assert_eq!((*index, probabilities.len()), (0, 3));
         assert!(probabilities.iter().all(|p| (p - 1.0 / 3.0).abs() < 1e-12));
-        assert_eq!(predictions.rows[1], Prediction::Class { index: 0, probabilities: vec![1.0, 0.0, 0.0] });
+        assert_eq!(rows[1], Prediction::Class { index: 0, probabilities: vec![1.0, 0.0, 0.0] });
 
         let binary = TargetColumn::Binary { name: "y".into(), classes: ["no".into(), "yes".into()] };
-        let predictions = Predictions::new(&binary, &[0.0, 2.0]);
-        assert_eq!(predictions.rows[0], Prediction::Class { index: 0, probabilities: vec![0.5, 0.5] });
-        assert!(matches!(predictions.rows[1], Prediction::Class { index: 1, .. }));
+        let (_, rows) = Prediction::all(&binary, &[0.0, 2.0]);
+        assert_eq!(rows[0], Prediction::Class { index: 0, probabilities: vec![0.5, 0.5] });
+        assert!(matches!(rows[1], Prediction::Class { index: 1, .. }));
     }
 }

@@ -5,12 +5,12 @@ use std::{fs, path::Path};
 use outboard_core::{
     Error, Result,
     error::IoContext,
-    job::{Job, Loss},
+    job::{ClassWeights, Job, Loss},
     layer::{self, Planned},
     task::Architecture,
 };
 use outboard_data::{Training, read_training};
-use outboard_protocol::{Dataset, Schema, TargetColumn, Tensors, tensors};
+use outboard_protocol::{Dataset, Schema, Target, TargetColumn, Tensors, tensors};
 
 use crate::nearest::listed;
 
@@ -23,8 +23,8 @@ pub(super) struct Checked {
     pub(super) plan: Vec<Planned>,
 }
 
-/// Reads the job's data and checks what goes together.
-pub(super) fn check(job: &Job) -> Result<Checked> {
+/// Reads the job's data and checks what goes together. Class weights that are to be balanced are worked out.
+pub(super) fn check(job: &mut Job) -> Result<Checked> {
     job.check()?;
     let Training { schema, train, validation } = read_training(&job.data, &job.train.loss, job.train.seed)?;
     let (train, validation) = match &job.model.input {
@@ -34,10 +34,17 @@ pub(super) fn check(job: &Job) -> Result<Checked> {
     let model = Architecture { layers: job.model.layers.clone(), input: train.shape.clone() };
     let plan = layer::plan(&model.layers, &model.input)?;
     check_outputs(&plan, &schema)?;
+    if let (Loss::CrossEntropy { class_weights: Some(weights), .. }, Target::Classes(classes)) =
+        (&mut job.train.loss, &train.y)
+        && weights.each().is_none()
+    {
+        *weights = ClassWeights::balanced(classes, schema.target.outputs());
+    }
     check_class_weights(&job.train.loss, &schema)?;
     job.train.check_freeze(&plan)?;
     check_batches(job, train.rows())?;
     job.train.check_batch_norms(&plan, train.rows())?;
+    job.train.check_augment(&model.input)?;
     for data in std::iter::once(&train).chain(&validation) {
         data.check_tokens(&job.model.layers)?;
     }
@@ -51,10 +58,11 @@ fn check_outputs(plan: &[Planned], schema: &Schema) -> Result<()> {
     if *found == [needed] {
         return Ok(());
     }
-    let (index, kind, column) = (last.index, last.layer.kind(), schema.target.name());
-    let why = match &schema.target {
-        TargetColumn::Classes { .. } => format!("`{column}` has {needed} classes"),
-        _ => format!("`{column}` needs 1 output"),
+    let (index, kind) = (last.index, last.layer.kind());
+    let why = match (&schema.target, schema.target.names()) {
+        (TargetColumn::Classes { name, .. }, _) => format!("`{name}` has {needed} classes"),
+        (_, [column]) => format!("`{column}` needs 1 output"),
+        (_, columns) => format!("there are {} targets", columns.len()),
     };
     // The layer to be changed is the last one that has outputs of its own.
     let linear = plan.iter().rev().find(|layer| layer.layer.kind() == "linear").map(|layer| layer.index);
@@ -79,7 +87,7 @@ fn check_class_weights(loss: &Loss, schema: &Schema) -> Result<()> {
     else {
         return Ok(());
     };
-    let (found, needed) = (weights.len(), classes.len());
+    let (found, needed) = (weights.each().map_or(0, <[f32]>::len), classes.len());
     if found == needed {
         return Ok(());
     }

@@ -3,11 +3,11 @@
 use std::{fs, future::pending, path::PathBuf};
 
 use outboard_core::{
-    ComputeProviderExt, Digest, Result,
+    ComputeProviderExt, Digest, Error, ErrorKind, Result,
     job::Routing,
-    task::{Architecture, Operation, Outcome},
+    task::{Architecture, Operation, Outcome, PredictTask},
 };
-use outboard_protocol::{Dataset, ModelFile, envelope::now};
+use outboard_protocol::{Dataset, ModelFile, Tensor, envelope::now, tensors};
 use outboard_router::{Choice, Demand, Failure, Next, Origin, flops};
 use outboard_store::atomic;
 
@@ -38,7 +38,25 @@ impl Desk {
         Ok(Self { id, name, client: client.clone(), folder, _lock: lock })
     }
 
-    pub(super) async fn apply(
+    /// Where the model ran, and what it gives for the rows.
+    pub(super) async fn outputs(&self, file: &ModelFile, data: &Dataset) -> Result<(String, Tensor)> {
+        let operation = |model, weights, data| Operation::Predict(PredictTask { model, weights, data });
+        let (provider, outcome) = self.apply(file, data, operation).await?;
+        let Outcome::Predict { outputs } = outcome else {
+            let what = format!("the provider answered a prediction with {outcome:?}");
+            return Err(Error::new(ErrorKind::Unexpected, what));
+        };
+        let corrupt = |what: &str| Error::new(ErrorKind::CorruptPayload, what);
+        let outputs = tensors::decode(&self.client.store.read(&outputs)?)?
+            .remove("outputs")
+            .ok_or_else(|| corrupt("the provider's answer has no tensor `outputs`"))?;
+        match outputs.shape[..] == [data.rows(), file.facts.schema.target.outputs()] {
+            true => Ok((provider, outputs)),
+            false => Err(corrupt("the provider's answer has another shape than the targets")),
+        }
+    }
+
+    async fn apply(
         &self,
         file: &ModelFile,
         data: &Dataset,

@@ -136,8 +136,8 @@ impl Client {
         self.config.home.join("jobs")
     }
 
-    fn prepare(self, job: Job) -> Result<Run> {
-        let Checked { schema, train, validation, model, plan } = check(&job)?;
+    fn prepare(self, mut job: Job) -> Result<Run> {
+        let Checked { schema, train, validation, model, plan } = check(&mut job)?;
         let weights = match &job.model.weights {
             Some(path) => read_weights(path, &plan)?,
             None => initial::weights(&plan, job.train.seed),

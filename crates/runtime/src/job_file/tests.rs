@@ -156,7 +156,7 @@ fn wrong_values_are_named_with_what_is_right() {
             "validation = true",
             "`data.validation` is true, but must be a share of the rows between 0 and 1, or the path of a file",
         ),
-        ("target = \"label\"", "target = 9", "`data.target` is 9, but must be text in quotes"),
+        ("target = \"label\"", "target = 9", "`data.target` is 9, but must be a text in quotes, or a list of texts"),
         (
             "max_cost_usd = 0.50",
             "max_cost_usd = -1",

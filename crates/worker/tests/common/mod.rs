@@ -56,9 +56,9 @@ impl Job {
 
     pub fn data(&self) -> Vec<u8> {
         let stream = Stream::new(3, Domain::Weights, 7);
-        let x = (0..self.rows as u64 * 32).map(|i| stream.uniform(i) as f32).collect();
+        let x: outboard_protocol::Inputs = (0..self.rows as u64 * 32).map(|i| stream.uniform(i) as f32).collect();
         let y = Target::Classes((0..self.rows as i64).map(|i| i % 4).collect());
-        Dataset { shape: vec![32], x, y }.encode().unwrap()
+        Dataset { shape: vec![32], x, y, weights: None }.encode().unwrap()
     }
 
     pub fn start(&self) -> Vec<u8> {
