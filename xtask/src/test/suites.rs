@@ -111,11 +111,13 @@ pub(super) fn vectors(workspace: &Workspace) -> Result<Outcome> {
 
 pub(super) fn python(workspace: &Workspace) -> Result<Outcome> {
     let program = workspace.program()?;
+    let testbed = workspace.release("--package outboard-testbed", "runpod-testbed")?;
     let mut tests = PythonTests::default();
     let mut pytest = python::python(workspace)?;
     pytest
         .args(["-m", "pytest", "-q", "-r", "s", "-p", "no:cacheprovider", PYTHON_TESTS])
-        .env("TEST_OUTBOARD_BIN", program);
+        .env("TEST_OUTBOARD_BIN", program)
+        .env("TEST_RUNPOD_TESTBED_BIN", testbed);
     let status = command::lines(&mut pytest, |line| {
         println!("{line}");
         tests.line(line);
