@@ -5,6 +5,7 @@ pub mod dataset;
 pub mod envelope;
 pub mod grant;
 pub mod initial;
+pub mod inline;
 pub mod model;
 pub mod random;
 pub mod tensors;
@@ -13,6 +14,7 @@ pub use checkpoint::{Best, Checkpoint, Position, Sums};
 pub use dataset::{Dataset, Target};
 pub use envelope::{Envelope, TaskResult};
 pub use grant::{Encoding, Grant, GrantedBlob, SignedUrl, Stored, TaskProgress, TaskRecord};
+pub use inline::{InlineBlob, InlineReply, InlineRequest};
 pub use model::{Feature, ModelFile, Schema, TargetColumn};
 pub use tensors::{Tensor, Tensors};
 
