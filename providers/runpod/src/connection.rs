@@ -61,11 +61,7 @@ impl Connection {
     }
 
     fn request(&self, method: Method, base: &Url, segments: &[&str]) -> RequestBuilder {
-        let mut url = base.clone();
-        if let Ok(mut path) = url.path_segments_mut() {
-            path.pop_if_empty().extend(segments);
-        }
-        self.client.request(method, url).timeout(self.request_timeout)
+        self.client.request(method, below(base, segments)).timeout(self.request_timeout)
     }
 
     async fn job(&self, method: Method, segments: &[&str]) -> Result<Job> {
@@ -74,14 +70,12 @@ impl Connection {
 
     /// `POST /run`, or `POST /runsync` that answers after `wait` at the latest.
     pub(crate) async fn post(&self, endpoint: &str, body: Vec<u8>, wait: Option<Duration>) -> Posted {
-        let mut request = match wait {
-            None => self.request(Method::POST, &self.base, &[endpoint, "run"]),
-            Some(wait) => self
-                .request(Method::POST, &self.base, &[endpoint, "runsync"])
-                .query(&[("wait", wait.as_millis().to_string())])
-                .timeout(self.request_timeout + wait),
-        };
-        request = request.header(CONTENT_TYPE, "application/json").body(body);
+        let mut url = below(&self.base, &[endpoint, if wait.is_some() { "runsync" } else { "run" }]);
+        if let Some(wait) = wait {
+            url.query_pairs_mut().append_pair("wait", &wait.as_millis().to_string());
+        }
+        let request = self.client.post(url).timeout(self.request_timeout + wait.unwrap_or_default());
+        let request = request.header(CONTENT_TYPE, "application/json").body(body);
         let response = match request.send().await {
             Ok(response) => response,
             Err(error) if error.is_connect() => return Posted::Refused(transport_error(error)),
@@ -134,6 +128,14 @@ impl Connection {
         let body = body.ok().and_then(Result::ok).unwrap_or_default();
         Err(parse_error(status, response.headers(), &body))
     }
+}
+
+fn below(base: &Url, segments: &[&str]) -> Url {
+    let mut url = base.clone();
+    if let Ok(mut path) = url.path_segments_mut() {
+        path.pop_if_empty().extend(segments);
+    }
+    url
 }
 
 async fn body_of(mut response: Response, limit: Duration) -> Result<Vec<u8>> {

@@ -109,11 +109,6 @@ impl Watch {
         let waited = now.saturating_duration_since(since);
         (waited >= why.patience(config)).then(|| error(why, workers, waited))
     }
-
-    /// What was seen last.
-    pub(crate) fn last(&self) -> Option<Why> {
-        self.now.map(|(why, _)| why)
-    }
 }
 
 fn error(why: Why, workers: &Workers, waited: Duration) -> Error {
@@ -177,7 +172,6 @@ mod tests {
         assert!(watch.look(&works, &config, at(62)).is_none());
         assert!(watch.look(&crashed, &config, at(63)).is_none());
         assert!(watch.look(&crashed, &config, at(100)).is_none());
-        assert_eq!(watch.last(), Some(Why::Crashing));
         assert!(watch.look(&crashed, &config, at(123)).is_some());
     }
 }

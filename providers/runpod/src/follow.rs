@@ -48,8 +48,8 @@ pub(crate) struct Follow {
     pub(crate) bytes_down: u64,
     pub(crate) bytes_up: u64,
     pub(crate) looks: u64,
-    delay: Duration,
-    next_look: Instant,
+    pub(crate) delay: Duration,
+    pub(crate) next_look: Instant,
 }
 
 impl Follow {
@@ -83,10 +83,6 @@ impl Follow {
     /// How much longer it may run at most.
     pub(crate) fn left(&self) -> Duration {
         self.until.saturating_duration_since(Instant::now())
-    }
-
-    pub(crate) fn next_look(&self) -> Instant {
-        self.next_look
     }
 
     /// A look begins.

@@ -232,14 +232,14 @@ impl ComputeProvider for RunPodProvider {
             let next = {
                 let mut follow = follow.lock().await;
                 let now = Instant::now();
-                if !follow.is_over() && (follow.looks == 0 || now >= follow.next_look()) {
+                if !follow.is_over() && (follow.looks == 0 || now >= follow.next_look) {
                     self.look(&mut follow).await?;
                 }
                 let is_late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
                 if follow.revision() != seen || follow.is_over() || is_late {
                     return Ok(follow.state(seen));
                 }
-                follow.next_look()
+                follow.next_look
             };
             sleep_until(deadline.map_or(next, |deadline| deadline.min(next))).await;
         }
