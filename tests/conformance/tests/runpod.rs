@@ -7,9 +7,9 @@ use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use outboard_conformance::{Fixture, Possible, run_all};
 use outboard_core::{
-    ComputeProvider, Digest, Result, Task, TaskId,
+    ComputeProvider, ComputeProviderExt, Digest, ErrorKind, Result, Retry, Task, TaskId,
     provider::{Cancelled, Capabilities, Health, PriceModel, ProviderInfo, TaskSummary},
-    task::{Revision, TaskState},
+    task::{Phase, Revision, TaskState},
 };
 use outboard_runpod::{Config, EndpointConfig, RunPodProvider};
 use outboard_store::{Bucket, FolderStore};
@@ -23,6 +23,10 @@ use tempfile::TempDir;
 #[allow(dead_code)]
 #[path = "../../../crates/store/tests/common/mod.rs"]
 mod s3;
+
+#[allow(dead_code)]
+#[path = "../../../crates/worker/tests/common/mod.rs"]
+mod jobs;
 
 const KEY: &str = "rpa_0123456789abcdef-conformance";
 /// Names a Python with the packages of `tests/requirements.txt`; `cargo xtask test runpod` sets it.
@@ -102,19 +106,30 @@ impl RunPodFixture {
         Self { runpod, server, store: FolderStore::open(&folder.path().join("client")).unwrap(), folder }
     }
 
-    fn client(&self) -> Arc<dyn ComputeProvider> {
-        let config = Config {
+    fn config(&self) -> Config {
+        Config {
             enabled: true,
             api_key: Some(KEY.into()),
             endpoints: vec![EndpointConfig { id: "ep1".into(), gpu: "RTX 4090".into(), weight: 1 }],
             base_url: self.runpod.base_url(),
             rest_url: self.runpod.rest_url(),
             ..Config::default()
-        };
+        }
+    }
+
+    fn client(&self) -> Arc<dyn ComputeProvider> {
+        let config = self.config();
         let bucket = self.server.as_ref().map(|server| Bucket::open(&server.config()).unwrap());
         let provider = RunPodProvider::new(&config, self.store.clone(), bucket).unwrap();
         standard(Arc::new(Limited(Arc::new(provider))), &outboard_wrappers::Settings::default())
     }
+}
+
+/// A task that ends only when something ends it.
+fn endless(store: &FolderStore) -> Task {
+    let job = jobs::Job::endless();
+    job.prepare(store);
+    Task { limit: Some(Duration::from_secs(300)), ..job.envelope("endless").task }
 }
 
 #[async_trait]
@@ -164,4 +179,23 @@ async fn with_a_bucket() {
 async fn without_a_store() {
     let Some(python) = python("without_a_store") else { return };
     run_all(&RunPodFixture::new(python, None).await).await.assert_passed(PASSED_INLINE);
+}
+
+/// Drill: the worker's process dies in the middle of a task. Nothing is posted, and RunPod's job runs on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_dies_is_noticed() {
+    let Some(python) = python("a_worker_that_dies_is_noticed") else { return };
+    for signal in ["KILL", "ABRT"] {
+        let fixture = RunPodFixture::new(python.clone(), None).await;
+        let lost_patience = Duration::from_millis(500);
+        let provider = RunPodProvider::new(&Config { lost_patience, ..fixture.config() }, fixture.store.clone(), None);
+        let provider = provider.unwrap();
+        let id = provider.submit(&endless(&fixture.store)).await.unwrap();
+        fixture.runpod.until_executions("ep1", 1).await;
+        assert_eq!(fixture.runpod.signal_running("ep1", signal), 1);
+        let state = provider.follow(&id, std::future::pending(), drop).await.unwrap();
+        let Phase::Failed(error) = state.phase else { panic!("{signal}: {state:?}") };
+        assert_eq!((error.kind(), error.retry()), (ErrorKind::WorkerUnhealthy, Retry::Other), "{signal}: {error:?}");
+        assert_eq!(fixture.runpod.live_jobs("ep1"), 0);
+    }
 }

@@ -159,6 +159,7 @@ impl Endpoint {
             if let Some(worker) = self.workers.remove(&id) {
                 self.meter.bill.add(&worker, now, self.settings.nano_usd_per_second);
                 if let Some(pid) = worker.pid {
+                    self.gone.push(pid);
                     signal("TERM", &pid.to_string());
                 }
             }
@@ -190,7 +191,8 @@ impl Endpoint {
 
     /// Kills every worker, with what it has started.
     pub(crate) fn end_all(&mut self) {
-        for pid in self.workers.values_mut().filter_map(|worker| worker.pid.take()) {
+        let live = self.workers.values_mut().filter_map(|worker| worker.pid.take());
+        for pid in live.chain(self.gone.drain(..)) {
             signal("KILL", &format!("-{pid}"));
         }
     }
@@ -199,6 +201,7 @@ impl Endpoint {
     fn ended(&mut self, id: &str, now: Duration) {
         let Some(worker) = self.workers.get_mut(id) else { return };
         self.meter.bill.add(worker, now, self.settings.nano_usd_per_second);
+        self.gone.extend(worker.pid);
         // Its jobs stay as they are: nobody is told.
         let mut dead = Worker::new(WorkerPhase::Unhealthy(now + AGAIN));
         dead.jobs = std::mem::take(&mut worker.jobs);

@@ -34,6 +34,8 @@ pub(crate) struct Endpoint {
     pub(crate) queue: VecDeque<String>,
     pub(crate) workers: BTreeMap<String, Worker>,
     pub(crate) meter: Meter,
+    /// Processes of workers that are gone: what they started may live on.
+    pub(crate) gone: Vec<u32>,
     pub(crate) executions: u32,
     pub(crate) completed: u32,
     pub(crate) failed: u32,
@@ -183,6 +185,7 @@ impl Endpoint {
             queue: VecDeque::new(),
             workers: BTreeMap::new(),
             meter: Meter::default(),
+            gone: Vec::new(),
             executions: 0,
             completed: 0,
             failed: 0,
