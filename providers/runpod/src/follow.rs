@@ -15,6 +15,8 @@ use crate::{api::Job, diagnosis::Watch, job_id::JobId};
 const FIRST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(3);
 const GROWTH: f64 = 1.5;
+/// What starts or ends within this time is nothing to ask the endpoint's health about.
+const GLANCE: Duration = Duration::from_millis(500);
 
 /// How a task stands, in order: it never goes back.
 #[derive(Clone, Debug)]
@@ -66,7 +68,7 @@ impl Follow {
             is_elsewhere: false,
             cancelling: None,
             watch: Watch::default(),
-            health_at: now,
+            health_at: now + GLANCE,
             lost: None,
             bytes_down: 0,
             bytes_up: 0,

@@ -117,7 +117,11 @@ impl RunPodProvider {
     fn usage(&self, follow: &Follow, timings: Timings, job: &Job) -> Option<Usage> {
         // Where RunPod doesn't say, the worker's own time is what it took at least.
         let execution = job.execution().max(timings.running());
-        let billed = price::billed(&self.config, job.delay(), execution);
+        let billed = match job.was_taken() || !execution.is_zero() {
+            true => price::billed(&self.config, job.delay(), execution),
+            // No worker has had it.
+            false => Duration::ZERO,
+        };
         let timings = Timings { queue: job.delay().as_secs_f64(), ..timings };
         let Follow { bytes_down, bytes_up, .. } = follow;
         Some(Usage { timings, billed: Some(billed), bytes_down: *bytes_down, bytes_up: *bytes_up })
@@ -302,7 +306,7 @@ impl RunPodProvider {
         self.endpoints.rest(&follow.id.endpoint, Instant::now());
         match self.stop(follow).await {
             Ok(Some(job)) if job.status == Status::Cancelled => {
-                let usage = job.was_taken().then(|| self.usage(follow, Timings::default(), &job)).flatten();
+                let usage = self.usage(follow, Timings::default(), &job);
                 follow.fail(error, usage);
             }
             // It came to something after all: the next look sees what.

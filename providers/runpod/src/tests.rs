@@ -80,22 +80,42 @@ impl Bed {
 
     /// Takes the next job, as the worker `w1`.
     async fn take(&self) -> Value {
-        let url = self.url("job-take/w1?gpu=X&job_in_progress=0");
+        self.take_as("w1").await
+    }
+
+    async fn take_as(&self, worker: &str) -> Value {
+        let url = self.url(&format!("job-take/{worker}?gpu=X&job_in_progress=0"));
         let reply = self.worker.get(url).header("authorization", KEY).send().await.unwrap();
         serde_json::from_slice(&reply.bytes().await.unwrap()).unwrap()
     }
 
     async fn post(&self, job: &Value, body: &Value) {
-        let url = self.url(&format!("job-done/w1/{}?gpu=X&isStream=false", job["id"].as_str().unwrap()));
+        self.post_as("w1", job, body).await;
+    }
+
+    async fn post_as(&self, worker: &str, job: &Value, body: &Value) {
+        let url = self.url(&format!("job-done/{worker}/{}?gpu=X&isStream=false", job["id"].as_str().unwrap()));
         let request = self.worker.post(url).header("authorization", KEY).body(body.to_string());
         assert!(request.send().await.unwrap().status().is_success());
     }
 
+    /// The workers of the endpoint.
+    async fn workers(&self) -> Vec<String> {
+        let list = self.worker.get(format!("{}/serverless/{ENDPOINT}/workers", self.runpod.rest_url()));
+        let reply = list.header("authorization", format!("Bearer {KEY}")).send().await.unwrap();
+        let list: Value = serde_json::from_slice(&reply.bytes().await.unwrap()).unwrap();
+        list["workers"].as_array().unwrap().iter().map(|worker| worker["id"].as_str().unwrap().into()).collect()
+    }
+
     /// Hands a job's outcome back.
     async fn finish(&self, job: &Value) {
+        self.finish_as("w1", job).await;
+    }
+
+    async fn finish_as(&self, worker: &str, job: &Value) {
         let request: InlineRequest = serde_json::from_value(job["input"].clone()).unwrap();
         let output = reply(&request, Ending::Finished(Outcome::Evaluate(METRICS)));
-        self.post(job, &json!({ "output": output })).await;
+        self.post_as(worker, job, &json!({ "output": output })).await;
     }
 
     async fn wait(&self, id: &TaskId, seen: Revision) -> Result<TaskState, Error> {

@@ -20,11 +20,9 @@ use outboard_testbed::{
 use outboard_wrappers::standard;
 use tempfile::TempDir;
 
-#[allow(dead_code)]
 #[path = "../../../crates/store/tests/common/mod.rs"]
 mod s3;
 
-#[allow(dead_code)]
 #[path = "../../../crates/worker/tests/common/mod.rs"]
 mod jobs;
 

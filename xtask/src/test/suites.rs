@@ -85,6 +85,13 @@ pub(super) fn store(workspace: &Workspace) -> Result<Outcome> {
     cargo_tests(workspace.cargo(test).env("OUTBOARD_S3_SERVER", server))
 }
 
+pub(super) fn runpod(workspace: &Workspace) -> Result<Outcome> {
+    let server = tools::S3_SERVER.install(workspace)?;
+    let python = python::interpreter(workspace)?;
+    let test = "test --no-fail-fast --package outboard-conformance --test runpod -- --show-output";
+    cargo_tests(workspace.cargo(test).env("OUTBOARD_S3_SERVER", server).env("OUTBOARD_RUNPOD_PYTHON", python))
+}
+
 /// The example programs of the library and the example job, each with an empty `OUTBOARD_HOME`.
 pub(super) fn examples(workspace: &Workspace) -> Result<Outcome> {
     let scratch = workspace.target.join("xtask-examples");

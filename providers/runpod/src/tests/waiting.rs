@@ -5,8 +5,12 @@ use outboard_testbed::runpod::{Fate, Trouble};
 
 use super::*;
 
-/// An endpoint whose workers have this fate, a thousand times as fast, and a provider with this little patience.
+/// An endpoint whose workers have this fate, twenty times as fast, and a provider with this little patience.
 async fn doomed(fate: Fate, patience: impl FnOnce(&mut Config)) -> Bed {
+    started(fate, Duration::ZERO, patience).await
+}
+
+async fn started(fate: Fate, cold_start: Duration, patience: impl FnOnce(&mut Config)) -> Bed {
     let command = outboard_testbed::runpod::WorkerCommand {
         program: "sleep".into(),
         args: vec!["1000".into()],
@@ -14,7 +18,7 @@ async fn doomed(fate: Fate, patience: impl FnOnce(&mut Config)) -> Bed {
         log: None,
     };
     // Its own time limit must not come first.
-    let endpoint = EndpointSettings::new(ENDPOINT, Some(command));
+    let endpoint = EndpointSettings { cold_start, ..EndpointSettings::new(ENDPOINT, Some(command)) };
     let bed = Bed::with(20.0, vec![endpoint], |config| {
         config.start_within = Duration::from_secs(86_400);
         patience(config);
@@ -49,7 +53,9 @@ async fn each_cause_is_told_and_the_job_is_cancelled() {
         .await;
         let id = bed.submit("k").await;
         assert!(matches!(bed.wait(&id, Revision(0)).await.unwrap().phase, Phase::Queued));
-        let error = bed.failure(&id).await;
+        let state = bed.end(&id).await;
+        assert_eq!(state.usage.unwrap().billed, Some(Duration::ZERO), "no worker has had it: {fate:?}");
+        let Phase::Failed(error) = state.phase else { panic!("{:?}", state.phase) };
         assert_eq!((error.kind(), error.retry()), (kind, Retry::Other), "{fate:?}");
         assert_eq!(error.to_string(), format!("the endpoint does not start the task: {words}"));
         assert!(error.advice().is_some() && error.report().contains("workers: "), "{}", error.report());
@@ -107,4 +113,48 @@ async fn a_task_whose_worker_is_gone_is_given_up() {
     assert_eq!((error.kind(), error.retry()), (ErrorKind::WorkerUnhealthy, Retry::Other));
     assert_eq!(error.to_string(), "the worker that ran the task is gone");
     assert_eq!(bed.runpod.live_jobs(ENDPOINT), 0);
+}
+
+/// RunPod bills the start, the execution and the idle tail of a worker; what is charged for a task covers them.
+#[tokio::test]
+async fn what_is_charged_covers_what_runpod_bills() {
+    let cold_start = Duration::from_secs(10);
+    let bed = started(Fate::Well, cold_start, |_| {}).await;
+    let id = bed.submit("k").await;
+    let worker = loop {
+        if let Some(worker) = bed.workers().await.pop() {
+            break worker;
+        }
+    };
+    // It isn't ready before its container has started.
+    while bed.runpod.bill(ENDPOINT).start < cold_start {
+        bed.workers().await;
+    }
+    let job = bed.take_as(&worker).await;
+    bed.finish_as(&worker, &job).await;
+    let usage = bed.end(&id).await.usage.unwrap();
+    while !bed.workers().await.is_empty() {}
+    let bill = bed.runpod.bill(ENDPOINT);
+    assert_eq!(bill.workers, 1);
+    assert!(bill.start >= cold_start && bill.seconds >= 15, "{bill:?}");
+    assert_eq!(bill.nano_usd, bill.seconds * 310_000);
+    let tail = bed.config.idle_timeout;
+    // Replies tell whole milliseconds.
+    let rounding = Duration::from_millis(2);
+    assert!(usage.billed.unwrap() + rounding >= bill.start + bill.execution + tail, "{usage:?} {bill:?}");
+}
+
+/// Clocks that differ change nothing: only RunPod's own says when its time to wait is over.
+#[tokio::test]
+async fn a_wrong_clock_does_not_change_the_time_to_wait() {
+    let bed = Bed::new(1.0, |_| {}).await;
+    bed.runpod.set_skew(-86_400);
+    let headers = vec![("retry-after", "Thu, 01 Jan 1970 00:00:00 GMT".to_string())];
+    bed.runpod.script("run", Trouble::Reply { status: 429, headers, body: String::new() });
+    let error = bed.provider.submit(&bed.task("k")).await.unwrap_err();
+    assert_eq!(error.retry(), Retry::Same { after: Some(Duration::ZERO) });
+    let id = bed.submit("k").await;
+    let job = bed.take().await;
+    bed.finish(&job).await;
+    bed.assert_finishes(&id).await;
 }

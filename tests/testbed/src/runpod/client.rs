@@ -61,11 +61,11 @@ fn wrong(what: &str) -> Response {
     (StatusCode::BAD_REQUEST, Json(json!({ "error": what }))).into_response()
 }
 
-fn read(body: &[u8]) -> Result<Asked, Response> {
-    let asked: Asked = serde_json::from_slice(body).map_err(|_| wrong("bad request"))?;
+fn read(body: &[u8]) -> Result<Asked, &'static str> {
+    let asked: Asked = serde_json::from_slice(body).map_err(|_| "the body")?;
     match asked.policy {
-        Policy { execution_timeout: Some(ms), .. } if !EXECUTION.contains(&ms) => Err(wrong("executionTimeout")),
-        Policy { ttl: Some(ms), .. } if !TTL.contains(&ms) => Err(wrong("ttl")),
+        Policy { execution_timeout: Some(ms), .. } if !EXECUTION.contains(&ms) => Err("executionTimeout"),
+        Policy { ttl: Some(ms), .. } if !TTL.contains(&ms) => Err("ttl"),
         _ => Ok(asked),
     }
 }
@@ -79,7 +79,7 @@ fn with<T>(shared: &Shared, endpoint: &str, work: impl FnOnce(&mut Endpoint, Dur
 async fn run(State(shared): Platform, Path(endpoint): Path<String>, body: Bytes) -> Response {
     let asked = match read(&body) {
         Ok(asked) => asked,
-        Err(response) => return response,
+        Err(what) => return wrong(what),
     };
     let accept =
         |endpoint: &mut Endpoint, now: Duration| endpoint.accept(asked.input, asked.policy, false, now).id.clone();
@@ -97,7 +97,7 @@ async fn runsync(
 ) -> Response {
     let asked = match read(&body) {
         Ok(asked) => asked,
-        Err(response) => return response,
+        Err(what) => return wrong(what),
     };
     let wait = wait.unwrap_or(USUAL_WAIT);
     if !WAIT.contains(&wait) {

@@ -67,7 +67,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
                 let workers = endpoint.pass_workers(now);
                 next = [jobs, workers].into_iter().flatten().fold(next, Duration::min);
                 let id = endpoint.settings.id.clone();
-                starts.extend(endpoint.to_start().into_iter().map(|worker| (id.clone(), worker)));
+                starts.extend(endpoint.due_to_start().into_iter().map(|worker| (id.clone(), worker)));
             }
         }
         for (endpoint, worker) in starts {
@@ -168,7 +168,7 @@ impl Endpoint {
     }
 
     /// Workers whose process is due.
-    fn to_start(&mut self) -> Vec<String> {
+    fn due_to_start(&self) -> Vec<String> {
         let is_due = |worker: &Worker| matches!(worker.phase, WorkerPhase::Starting(_)) && worker.pid.is_none();
         if self.fate == Fate::CrashLoop {
             return Vec::new();

@@ -55,10 +55,9 @@ fn ready<'a>(endpoint: &'a mut Endpoint, id: &str, now: Duration) -> Option<&'a 
 async fn jobs(shared: &Shared, endpoint: &str, worker: &str, most: usize, is_twice: bool) -> Vec<Value> {
     let taken = shared.until(HELD, |state, now| {
         let endpoint = state.endpoints.get_mut(endpoint)?;
-        if ready(endpoint, worker, now).is_none() {
-            return Some(Vec::new());
-        }
-        if endpoint.fate != Fate::Well {
+        let Some(asking) = ready(endpoint, worker, now) else { return Some(Vec::new()) };
+        let is_ready = matches!(asking.phase, WorkerPhase::Idle(_) | WorkerPhase::Running);
+        if !is_ready || endpoint.fate != Fate::Well {
             return None;
         }
         let jobs: Vec<_> = std::iter::from_fn(|| endpoint.take(worker, now, is_twice)).take(most).collect();
