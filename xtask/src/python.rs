@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use crate::{command, workspace::Workspace};
 
 /// Its interpreter. The environment is made anew when the requirements or the system's Python change.
-fn interpreter(workspace: &Workspace) -> Result<PathBuf> {
+pub(crate) fn interpreter(workspace: &Workspace) -> Result<PathBuf> {
     let folder = workspace.target.join("venv");
     let requirements = workspace.root.join("tests/requirements.txt");
     let python = folder.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" });

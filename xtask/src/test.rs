@@ -50,6 +50,8 @@ enum Suite {
     Unit,
     /// Buckets, against a real S3 server
     Store,
+    /// The provider `runpod`, with RunPod's own worker SDK, with a bucket and without
+    Runpod,
     /// The ledger, on SQLite and on a PostgreSQL server
     Ledger,
     /// The example programs and the example job
@@ -87,6 +89,7 @@ impl Suite {
             Self::Text => text::check(workspace),
             Self::Unit => suites::unit(workspace),
             Self::Store => suites::store(workspace),
+            Self::Runpod => suites::runpod(workspace),
             Self::Ledger => suites::ledger(workspace),
             Self::Examples => suites::examples(workspace),
             Self::E2e => suites::e2e(workspace, thorough),

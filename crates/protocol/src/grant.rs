@@ -211,7 +211,9 @@ impl TaskProgress {
 }
 
 /// A list of at most `MAX` entries.
-fn bounded<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MAX: usize>(d: D) -> Result<Vec<T>, D::Error> {
+pub(crate) fn bounded<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MAX: usize>(
+    d: D,
+) -> Result<Vec<T>, D::Error> {
     struct Few<T, const MAX: usize>(PhantomData<T>);
     impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Few<T, MAX> {
         type Value = Vec<T>;

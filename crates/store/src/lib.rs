@@ -6,6 +6,7 @@ pub mod bucket;
 pub mod encoding;
 pub mod folder;
 pub mod incoming;
+pub mod inline;
 pub mod records;
 #[cfg(feature = "transfer")]
 mod refused;

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod courier;
+pub mod inline;
 pub mod options;
 mod process;
 pub mod server;

@@ -1,7 +1,9 @@
 #![doc = include_str!("../README.md")]
 
 pub mod proxy;
+pub mod runpod;
 pub mod weather;
 
 pub use proxy::Proxy;
+pub use runpod::RunPod;
 pub use weather::{Fault, Weather};

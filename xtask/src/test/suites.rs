@@ -101,6 +101,13 @@ pub(super) fn store(workspace: &Workspace) -> Result<Outcome> {
     cargo_tests(workspace.cargo(test).env("OUTBOARD_S3_SERVER", server))
 }
 
+pub(super) fn runpod(workspace: &Workspace) -> Result<Outcome> {
+    let server = tools::S3_SERVER.install(workspace)?;
+    let python = python::interpreter(workspace)?;
+    let test = "test --no-fail-fast --package outboard-conformance --test runpod -- --show-output";
+    cargo_tests(workspace.cargo(test).env("OUTBOARD_S3_SERVER", server).env("OUTBOARD_RUNPOD_PYTHON", python))
+}
+
 /// The example programs of the library and the example jobs, each with an empty `OUTBOARD_HOME`.
 pub(super) fn examples(workspace: &Workspace) -> Result<Outcome> {
     let scratch = workspace.target.join("xtask-examples");
@@ -129,11 +136,13 @@ pub(super) fn vectors(workspace: &Workspace) -> Result<Outcome> {
 
 pub(super) fn python(workspace: &Workspace) -> Result<Outcome> {
     let program = workspace.program()?;
+    let testbed = workspace.release("--package outboard-testbed", "runpod-testbed")?;
     let mut tests = PythonTests::default();
     let mut pytest = python::python(workspace)?;
     pytest
         .args(["-m", "pytest", "-q", "-r", "s", "-p", "no:cacheprovider", PYTHON_TESTS])
-        .env("TEST_OUTBOARD_BIN", program);
+        .env("TEST_OUTBOARD_BIN", program)
+        .env("TEST_RUNPOD_TESTBED_BIN", testbed);
     let status = command::lines(&mut pytest, |line| {
         println!("{line}");
         tests.line(line);

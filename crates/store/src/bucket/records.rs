@@ -65,6 +65,23 @@ impl Bucket {
         self.read(&self.record(key, "lease")).await
     }
 
+    /// Notes where a task was handed over: whoever does so again finds it there. An earlier note is replaced.
+    ///
+    /// # Errors
+    /// What the store refuses.
+    pub async fn note_launch(&self, key: &str, note: Bytes) -> Result<()> {
+        let put = self.put_object(&self.record(key, "launch"), note).await;
+        put.map_err(|error| self.located(error))
+    }
+
+    /// Where the task was handed over, if it was.
+    ///
+    /// # Errors
+    /// What the store refuses.
+    pub async fn launch(&self, key: &str) -> Result<Option<Bytes>> {
+        self.read(&self.record(key, "launch")).await
+    }
+
     /// What happened so far, if anything did.
     ///
     /// # Errors

@@ -1,0 +1,224 @@
+//! The HTTP client of RunPod: a method per request.
+
+use std::{fmt, time::Duration};
+
+use outboard_core::error::{Error, ErrorKind, Result};
+use outboard_store::transport::{self, is_loopback};
+use reqwest::{
+    Client, Method, RequestBuilder, Response, Url,
+    header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue},
+};
+use serde::de::DeserializeOwned;
+use tokio::time::timeout;
+
+use crate::{
+    Config,
+    api::{HealthBody, Job, WorkerList},
+    parse_error::parse_error,
+    transport_error::transport_error,
+};
+
+/// What a reply may have: the largest result, and what is around it.
+const MAX_REPLY: usize = 24_000_000;
+/// What an error's body may have.
+const MAX_ERROR: usize = 64 << 10;
+
+pub(crate) struct Connection {
+    client: Client,
+    base: Url,
+    rest: Url,
+    request_timeout: Duration,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("base_url", &self.base.as_str()).finish_non_exhaustive()
+    }
+}
+
+/// What came of handing a job over.
+#[derive(Debug)]
+pub(crate) enum Posted {
+    /// RunPod has it.
+    Accepted(Box<Job>),
+    /// RunPod doesn't have it.
+    Refused(Error),
+    /// RunPod may have it.
+    Lost(Error),
+}
+
+impl Connection {
+    pub(crate) fn new(config: &Config) -> Result<Self> {
+        let base = address(&config.base_url, "base_url")?;
+        let rest = address(&config.rest_url, "rest_url")?;
+        let key = authorization(config.api_key.as_deref().unwrap_or_default())?;
+        let client = transport::client(base.host_str().is_some_and(is_loopback))
+            .default_headers(HeaderMap::from_iter([(AUTHORIZATION, key)]))
+            .connect_timeout(config.connect_timeout)
+            .build()
+            .map_err(|e| wrong("the client of RunPod can't be made").because(e.without_url()))?;
+        Ok(Self { client, base, rest, request_timeout: config.request_timeout })
+    }
+
+    fn request(&self, method: Method, base: &Url, segments: &[&str]) -> RequestBuilder {
+        self.client.request(method, below(base, segments)).timeout(self.request_timeout)
+    }
+
+    async fn job(&self, method: Method, segments: &[&str]) -> Result<Job> {
+        self.json(self.request(method, &self.base, segments)).await
+    }
+
+    /// `POST /run`, or `POST /runsync` that answers after `wait` at the latest.
+    pub(crate) async fn post(&self, endpoint: &str, body: Vec<u8>, wait: Option<Duration>) -> Posted {
+        let mut url = below(&self.base, &[endpoint, if wait.is_some() { "runsync" } else { "run" }]);
+        if let Some(wait) = wait {
+            url.query_pairs_mut().append_pair("wait", &wait.as_millis().to_string());
+        }
+        let request = self.client.post(url).timeout(self.request_timeout + wait.unwrap_or_default());
+        let request = request.header(CONTENT_TYPE, "application/json").body(body);
+        let response = match request.send().await {
+            Ok(response) => response,
+            Err(error) if error.is_connect() => return Posted::Refused(transport_error(error)),
+            Err(error) => return Posted::Lost(transport_error(error)),
+        };
+        let status = response.status().as_u16();
+        let read = async { parse::<Job>(&body_of(self.check(response).await?, self.request_timeout).await?) };
+        match read.await {
+            Ok(job) if !job.id.is_empty() => Posted::Accepted(Box::new(job)),
+            Ok(_) => Posted::Lost(Error::new(ErrorKind::CorruptPayload, "RunPod's reply names no job")),
+            // Said by something before RunPod's queue, perhaps; or accepted, and not told.
+            Err(error) if matches!(status, 200..=299 | 408 | 500..=599) => Posted::Lost(error),
+            Err(error) => Posted::Refused(error),
+        }
+    }
+
+    /// `GET /status/{id}`.
+    pub(crate) async fn status(&self, endpoint: &str, job: &str) -> Result<Job> {
+        self.job(Method::GET, &[endpoint, "status", job]).await
+    }
+
+    /// `POST /cancel/{id}`.
+    pub(crate) async fn cancel(&self, endpoint: &str, job: &str) -> Result<Job> {
+        self.job(Method::POST, &[endpoint, "cancel", job]).await
+    }
+
+    /// `GET /health`.
+    pub(crate) async fn health(&self, endpoint: &str) -> Result<HealthBody> {
+        self.json(self.request(Method::GET, &self.base, &[endpoint, "health"])).await
+    }
+
+    /// The REST API's workers of an endpoint.
+    pub(crate) async fn workers(&self, endpoint: &str) -> Result<WorkerList> {
+        self.json(self.request(Method::GET, &self.rest, &["serverless", endpoint, "workers"])).await
+    }
+
+    async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T> {
+        let response = self.check(request.send().await.map_err(transport_error)?).await?;
+        parse(&body_of(response, self.request_timeout).await?)
+    }
+
+    /// A reply that is a success.
+    async fn check(&self, mut response: Response) -> Result<Response> {
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        // Where the body doesn't come, the status still tells.
+        let body = timeout(self.request_timeout, read(&mut response, MAX_ERROR)).await;
+        let body = body.ok().and_then(Result::ok).unwrap_or_default();
+        Err(parse_error(status, response.headers(), &body))
+    }
+}
+
+fn below(base: &Url, segments: &[&str]) -> Url {
+    let mut url = base.clone();
+    if let Ok(mut path) = url.path_segments_mut() {
+        path.pop_if_empty().extend(segments);
+    }
+    url
+}
+
+async fn body_of(mut response: Response, limit: Duration) -> Result<Vec<u8>> {
+    timeout(limit, read(&mut response, MAX_REPLY))
+        .await
+        .map_err(|_| Error::new(ErrorKind::Timeout, "RunPod's reply stood still").hint("check the network"))?
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
+    serde_json::from_slice(body).map_err(|e| {
+        Error::new(ErrorKind::CorruptPayload, format!("RunPod's reply can't be read: {e}"))
+            .hint("check `providers.runpod.base_url`, then try again")
+    })
+}
+
+/// A body of at most `limit` bytes.
+async fn read(response: &mut Response, limit: usize) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    while let Some(piece) = response.chunk().await.map_err(transport_error)? {
+        if bytes.len() + piece.len() > limit {
+            let message = format!("RunPod's reply is larger than {limit} bytes");
+            return Err(Error::new(ErrorKind::PayloadTooLarge, message));
+        }
+        bytes.extend_from_slice(&piece);
+    }
+    Ok(bytes)
+}
+
+/// An address from the configuration. What may hold a secret isn't repeated.
+fn address(text: &str, key: &str) -> Result<Url> {
+    let at = |error: Error| error.at("key", format!("providers.runpod.{key}"));
+    let hint = "remove the key: its default is RunPod's address";
+    let url = Url::parse(text).map_err(|e| at(wrong("it is not a URL").because(e).hint(hint)))?;
+    let is_plain = url.username().is_empty() && url.password().is_none() && url.query().is_none();
+    match url.scheme() {
+        _ if !is_plain => Err(at(wrong("it holds more than an address").hint("put the key in `api_key`"))),
+        "https" => Ok(url),
+        "http" if url.host_str().is_some_and(is_loopback) => Ok(url),
+        "http" => Err(at(wrong("plain HTTP would show the key to the network on the way").hint("use https"))),
+        _ => Err(at(wrong("it starts with neither `https://` nor `http://`").hint(hint))),
+    }
+}
+
+fn authorization(key: &str) -> Result<HeaderValue> {
+    let at = |error: Error| error.at("key", "providers.runpod.api_key");
+    if key.trim().is_empty() {
+        let hint = "set OUTBOARD_PROVIDERS__RUNPOD__API_KEY; keys are made in RunPod's console under Settings";
+        return Err(at(wrong("the runpod provider has no key").hint(hint)));
+    }
+    let mut value = HeaderValue::from_str(&format!("Bearer {}", key.trim()))
+        .map_err(|_| at(wrong("the key has characters that no header can carry").hint("copy it again")))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn wrong(message: &str) -> Error {
+    Error::new(ErrorKind::InvalidConfig, message).with_provider("runpod")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_is_told_without_secrets() {
+        let with = |base_url: &str, key: &str| {
+            let config = Config { base_url: base_url.into(), api_key: Some(key.into()), ..Config::default() };
+            Connection::new(&config)
+        };
+        assert!(with("http://127.0.0.1:1/v2", "s3cret").is_ok() && with("https://a/v2", "s3cret").is_ok());
+        for (base_url, key, message) in [
+            ("http://far.away", "s3cret", "plain HTTP would show the key to the network on the way"),
+            ("https://me:s3cret@a", "s3cret", "it holds more than an address"),
+            ("https://a?k=s3cret", "s3cret", "it holds more than an address"),
+            ("ftp://a", "s3cret", "it starts with neither `https://` nor `http://`"),
+            ("a", "s3cret", "it is not a URL"),
+            ("https://a", " ", "the runpod provider has no key"),
+            ("https://a", "s3cret\n\u{0}", "the key has characters that no header can carry"),
+        ] {
+            let error = with(base_url, key).unwrap_err();
+            assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::InvalidConfig, message));
+            assert!(error.advice().is_some() && !error.report().contains("s3cret"), "{}", error.report());
+        }
+        assert!(!format!("{:?}", with("https://a", "s3cret").unwrap()).contains("s3cret"));
+    }
+}

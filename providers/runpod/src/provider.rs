@@ -1,0 +1,275 @@
+//! The provider.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use futures_util::future::join_all;
+use outboard_core::{
+    ComputeProvider, Task, TaskId,
+    error::{Error, ErrorKind, Result, Retry},
+    provider::{Cancelled, Capabilities, Health, PriceModel, ProviderInfo, TaskSummary},
+    task::{OperationKind, Revision, TaskState},
+};
+use outboard_store::{Bucket, FolderStore};
+use tokio::{
+    sync,
+    time::{Instant, sleep_until},
+};
+
+use crate::{
+    Config,
+    connection::Connection,
+    endpoints::Endpoints,
+    follow::Follow,
+    job_id::JobId,
+    look::{GRACE, against},
+    price,
+    submit::Limits,
+};
+
+/// Bytes of blobs that travel without a store: what base64 leaves of RunPod's 20 MB, with room for what is around them.
+const MAX_INLINE: u64 = 14_000_000;
+/// Tasks that are remembered; past that, those that have ended are forgotten.
+const REMEMBERED: usize = 1024;
+
+/// Runs tasks on RunPod's serverless endpoints.
+#[derive(Debug)]
+pub struct RunPodProvider {
+    info: ProviderInfo,
+    capabilities: Capabilities,
+    pub(crate) config: Config,
+    pub(crate) connection: Connection,
+    pub(crate) endpoints: Endpoints,
+    pub(crate) store: FolderStore,
+    pub(crate) bucket: Option<Bucket>,
+    /// By id.
+    follows: Mutex<HashMap<String, Arc<sync::Mutex<Follow>>>>,
+    /// By attempt. Whoever hands it over holds its lock.
+    places: Mutex<HashMap<String, Place>>,
+    cannot_list: AtomicBool,
+}
+
+type Place = Arc<sync::Mutex<Handed>>;
+
+/// What is known of handing an attempt over.
+#[derive(Debug, Default)]
+enum Handed {
+    #[default]
+    Not,
+    To(TaskId),
+    /// It may run until then.
+    Lost(Instant),
+}
+
+impl RunPodProvider {
+    /// The endpoints of `config`, with the client's blobs in `store`, and what workers need in `bucket`. Without a bucket
+    /// small blobs travel with the job, and what was promised is weaker. No request is made.
+    ///
+    /// # Errors
+    /// `InvalidConfig` where there is no endpoint or no key, or an address is wrong.
+    pub fn new(config: &Config, store: FolderStore, bucket: Option<Bucket>) -> Result<Self> {
+        let endpoints = Endpoints::new(&config.endpoints)?;
+        let connection = Connection::new(config)?;
+        let mut gpus: Vec<_> = config.endpoints.iter().map(|endpoint| endpoint.gpu.as_str()).collect();
+        gpus.dedup();
+        let has_bucket = bucket.is_some();
+        Ok(Self {
+            info: ProviderInfo { id: "runpod".into(), kind: "runpod".into(), device: gpus.join(", "), region: None },
+            capabilities: Capabilities {
+                operations: vec![OperationKind::Train, OperationKind::Evaluate, OperationKind::Predict],
+                layers: outboard_engine::LAYERS.map(String::from).to_vec(),
+                // A worker without a store can't hand back the checkpoint at which it stopped.
+                cancels: has_bucket,
+                lists: false,
+                reports_progress: has_bucket,
+                max_payload_bytes: (!has_bucket).then_some(MAX_INLINE),
+                max_task_time: Some(config.max_task_time),
+                max_concurrent_tasks: None,
+            },
+            config: config.clone(),
+            connection,
+            endpoints,
+            store,
+            bucket,
+            follows: Mutex::default(),
+            places: Mutex::default(),
+            cannot_list: AtomicBool::new(false),
+        })
+    }
+
+    pub(crate) fn may_list_workers(&self) -> bool {
+        !self.cannot_list.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn forbid_listing_workers(&self) {
+        self.cannot_list.store(true, Ordering::Relaxed);
+    }
+
+    fn place(&self, attempt: &str) -> Place {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        if places.len() >= REMEMBERED {
+            // What may be running without our knowing must not be forgotten.
+            places.retain(|_, place| {
+                Arc::strong_count(place) > 1 || place.try_lock().is_ok_and(|place| matches!(*place, Handed::Lost(_)))
+            });
+        }
+        places.entry(attempt.into()).or_default().clone()
+    }
+
+    fn remember(&self, follow: Follow) -> TaskId {
+        let id = follow.id.task_id();
+        let mut follows = self.follows.lock().unwrap_or_else(PoisonError::into_inner);
+        if follows.len() >= REMEMBERED {
+            follows.retain(|_, follow| follow.try_lock().map_or(true, |follow| !follow.is_over()));
+        }
+        follows.entry(id.0.clone()).or_insert_with(|| Arc::new(sync::Mutex::new(follow)));
+        id
+    }
+
+    /// What is known of a task; of one that an earlier client handed over, its id tells all.
+    fn find(&self, id: &TaskId) -> Result<Arc<sync::Mutex<Follow>>> {
+        if let Some(follow) = self.follows.lock().unwrap_or_else(PoisonError::into_inner).get(&id.0) {
+            return Ok(follow.clone());
+        }
+        let known = JobId::parse(id).filter(|id| self.endpoints.all().iter().any(|known| known.id == id.endpoint));
+        let Some(job) = known.filter(|id| id.job.is_some() || self.bucket.is_some()) else {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("the runpod provider has no endpoint with the task `{id}`"),
+            )
+            .with_provider("runpod")
+            .hint("put its endpoint into `providers.runpod.endpoints` again"));
+        };
+        let longest = self.config.start_within + self.config.max_task_time + self.config.transfer_time;
+        let mut follow = Follow::new(job, longest);
+        follow.is_elsewhere = follow.id.job.is_none();
+        self.remember(follow);
+        self.find_remembered(id)
+    }
+
+    fn find_remembered(&self, id: &TaskId) -> Result<Arc<sync::Mutex<Follow>>> {
+        let follows = self.follows.lock().unwrap_or_else(PoisonError::into_inner);
+        follows.get(&id.0).cloned().ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, format!("`{id}` is not the id of a task on RunPod")).with_provider("runpod")
+        })
+    }
+}
+
+#[async_trait]
+impl ComputeProvider for RunPodProvider {
+    fn info(&self) -> &ProviderInfo {
+        &self.info
+    }
+
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    async fn price(&self) -> Result<PriceModel> {
+        price::price(&self.config)
+    }
+
+    async fn health(&self) -> Result<Health> {
+        let ids = self.endpoints.all().iter().map(|endpoint| endpoint.id.as_str());
+        let answers = join_all(ids.clone().map(|id| self.connection.health(id))).await;
+        let mut reasons = Vec::new();
+        for (id, answer) in ids.zip(answers) {
+            match answer.map(|health| (against(&health.workers), health.jobs.in_queue)) {
+                Ok((None, _)) => return Ok(Health::Ready),
+                Ok((Some(reason), waiting)) => reasons.push(format!("endpoint {id}: {reason} ({waiting} jobs wait)")),
+                Err(error) => match error.advice() {
+                    Some(advice) => reasons.push(format!("endpoint {id}: {error}; {advice}")),
+                    None => reasons.push(format!("endpoint {id}: {error}")),
+                },
+            }
+        }
+        Ok(Health::Unavailable(reasons.join("\n")))
+    }
+
+    async fn submit(&self, task: &Task) -> Result<TaskId> {
+        let locate = |error: Error| error.with_provider("runpod").with_operation("submit");
+        let limits = Limits::of(task, &self.config).map_err(locate)?;
+        let place = self.place(&task.attempt);
+        let mut place = place.lock().await;
+        match &*place {
+            Handed::To(id) => return Ok(id.clone()),
+            // With a bucket the lease sees to it that only one runs.
+            Handed::Lost(until) if self.bucket.is_none() && *until > Instant::now() => {
+                let left = until.saturating_duration_since(Instant::now());
+                let message = "the attempt may be running on RunPod: the reply to its submission was lost";
+                return Err(locate(Error::new(ErrorKind::Unavailable, message))
+                    .with_retry(Retry::Unknown { until: left })
+                    .hint("wait until its time is over; with a store (`[store] url`) it would be found by its key"));
+            }
+            Handed::Lost(_) | Handed::Not => {}
+        }
+        let submitted = match &self.bucket {
+            Some(bucket) => self.submit_by_bucket(bucket, task, limits).await,
+            None => self.submit_inline(task, limits).await,
+        };
+        let id = submitted.map(|follow| self.remember(follow));
+        match &id {
+            Ok(id) => *place = Handed::To(id.clone()),
+            Err(error) if matches!(error.retry(), Retry::Unknown { .. }) => {
+                *place = Handed::Lost(Instant::now() + limits.ttl);
+            }
+            Err(_) => {}
+        }
+        id.map_err(locate)
+    }
+
+    async fn wait(&self, id: &TaskId, seen: Revision, limit: Duration) -> Result<TaskState> {
+        let follow = self.find(id)?;
+        let deadline = Instant::now().checked_add(limit);
+        loop {
+            let next = {
+                let mut follow = follow.lock().await;
+                let now = Instant::now();
+                if !follow.is_over() && (follow.looks == 0 || now >= follow.next_look) {
+                    self.look(&mut follow).await?;
+                }
+                let is_late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+                if follow.revision() != seen || follow.is_over() || is_late {
+                    return Ok(follow.state(seen));
+                }
+                follow.next_look
+            };
+            sleep_until(deadline.map_or(next, |deadline| deadline.min(next))).await;
+        }
+    }
+
+    async fn cancel(&self, id: &TaskId) -> Result<Cancelled> {
+        let follow = self.find(id)?;
+        let mut follow = follow.lock().await;
+        if follow.is_over() {
+            return Ok(Cancelled::Stopped);
+        }
+        if follow.is_elsewhere {
+            return Ok(Cancelled::StillBilled { until: follow.left() });
+        }
+        let stopped = self.stop(&follow).await.map_err(|error| follow.locate(error).with_operation("cancel"))?;
+        follow.cancelling.get_or_insert_with(Instant::now);
+        follow.hurry();
+        Ok(match stopped {
+            None => Cancelled::Stopped,
+            Some(job) if !job.status.is_final() => Cancelled::StillBilled { until: follow.left() },
+            Some(job) if self.bucket.is_some() && !job.was_taken() => Cancelled::Stopped,
+            // It ends its batch, and leaves its checkpoint in the store.
+            Some(_) if self.bucket.is_some() => Cancelled::StillBilled { until: GRACE + self.config.idle_timeout },
+            Some(_) => Cancelled::StillBilled { until: self.config.idle_timeout },
+        })
+    }
+
+    async fn list(&self) -> Result<Vec<TaskSummary>> {
+        Err(Error::new(ErrorKind::Unsupported, "RunPod doesn't list the jobs of an endpoint")
+            .with_provider("runpod")
+            .hint("`outboard jobs` lists what the ledger knows"))
+    }
+}

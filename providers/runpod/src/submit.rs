@@ -1,0 +1,195 @@
+//! Handing a task over.
+
+use std::time::Duration;
+
+use outboard_core::{
+    Task,
+    error::{Error, ErrorKind, Result, Retry},
+    task::{Operation, OperationKind},
+};
+use outboard_protocol::{Envelope, InlineRequest};
+use outboard_store::{Bucket, inline::pack};
+use serde::Serialize;
+use tokio::{task::spawn_blocking, time::Instant};
+
+use crate::{Config, api::Job, bucket, connection::Posted, follow::Follow, job_id::JobId, provider::RunPodProvider};
+
+/// What `run` and `runsync` take; RunPod's documentation of 2026-08-20.
+const MAX_RUN: usize = 10_000_000;
+const MAX_RUNSYNC: usize = 20_000_000;
+/// Least and most of RunPod's time limits; the same documentation.
+const LEAST_EXECUTION: Duration = Duration::from_secs(5);
+const LEAST_TTL: Duration = Duration::from_secs(10);
+const MOST: Duration = Duration::from_secs(7 * 86_400);
+/// The least time for which `runsync` holds a request.
+const SYNC_WAIT: Duration = Duration::from_secs(1);
+/// Tasks that are this short are worth a wait for their end.
+const SHORT: Duration = Duration::from_secs(30);
+/// Clocks may differ, and a cancelled worker ends its batch: URLs are good for this much longer.
+const GRANT_SLACK: Duration = Duration::from_secs(300);
+/// Slots of a grant at most: more checkpoints than that are overtaken by others.
+const MAX_SLOTS: u32 = 128;
+
+/// A job's `policy`, in milliseconds. It ends what nobody else ends.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Policy {
+    execution_timeout: u64,
+    ttl: u64,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    input: &'a InlineRequest,
+    policy: Policy,
+}
+
+/// How long a task may be there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    execution: Duration,
+    pub(crate) ttl: Duration,
+}
+
+impl Limits {
+    /// Of a task's own limit, which it must have: what bills by time must end.
+    pub(crate) fn of(task: &Task, config: &Config) -> Result<Self> {
+        let Some(limit) = task.limit else {
+            return Err(Error::invalid("a task on RunPod needs a time limit, since it is paid by time")
+                .at("task", &task.key)
+                .hint("give the task a `limit`"));
+        };
+        if limit > config.max_task_time {
+            let message = format!("a task of {limit:?} is longer than `max_task_time`, {:?}", config.max_task_time);
+            return Err(Error::invalid(message)
+                .at("task", &task.key)
+                .hint("make the task shorter")
+                .with_retry(Retry::Other));
+        }
+        let execution = limit.saturating_add(config.transfer_time).max(LEAST_EXECUTION);
+        let ttl = execution.saturating_add(config.start_within).max(LEAST_TTL);
+        if ttl > MOST {
+            let message = format!("a task of {limit:?} is longer than RunPod's week, with what is around it");
+            return Err(Error::invalid(message)
+                .hint("lower `providers.runpod.max_task_time`")
+                .with_retry(Retry::Other));
+        }
+        Ok(Self { execution, ttl })
+    }
+
+    fn policy(self) -> Policy {
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Policy { execution_timeout: ms(self.execution), ttl: ms(self.ttl) }
+    }
+}
+
+impl RunPodProvider {
+    /// Hands a task over that has a bucket as its store: found by its key if it is there already.
+    pub(crate) async fn submit_by_bucket(&self, bucket: &Bucket, task: &Task, limits: Limits) -> Result<Follow> {
+        let order = self.endpoints.in_turn(Instant::now());
+        if let Some(id) = bucket::find(bucket, task, order[0]).await? {
+            let mut follow = Follow::new(id, limits.ttl);
+            follow.is_elsewhere = follow.id.job.is_none();
+            return Ok(follow);
+        }
+        let needs = task.operation.needs();
+        for digest in &needs {
+            bucket.upload(digest, &self.store).await?;
+        }
+        let mut envelope = Envelope::new(task.clone(), self.config.start_within, self.config.patience);
+        let slots = slots(task, limits);
+        envelope.store = Some(bucket.grant(&task.key, &needs, slots, limits.ttl + GRANT_SLACK).await?);
+        let body = encode(&InlineRequest { envelope, blobs: Vec::new() }, limits)?;
+        let posted = match self.post(&order, &body, None).await {
+            (_, Posted::Lost(error)) => {
+                tracing::debug!(attempt = task.attempt, %error, "handing it over again: only one of both gets the lease");
+                self.post(&order, &body, None).await
+            }
+            posted => posted,
+        };
+        let follow = self.accepted(task, limits, posted)?;
+        bucket::note(bucket, &follow.id).await.unwrap_or_else(|error| {
+            // After a restart it is handed over once more then, and the lease decides.
+            tracing::warn!(%error, "where the task is could not be noted in the store");
+        });
+        Ok(Follow { bytes_down: self.sizes(&needs), ..follow })
+    }
+
+    /// Hands a task over with its blobs beside it.
+    pub(crate) async fn submit_inline(&self, task: &Task, limits: Limits) -> Result<Follow> {
+        let envelope = Envelope::new(task.clone(), self.config.start_within, self.config.patience);
+        let (needs, store) = (task.operation.needs(), self.store.clone());
+        let blobs = spawn_blocking(move || {
+            needs.iter().map(|digest| pack(&store, digest, MAX_RUNSYNC)).collect::<Result<Vec<_>>>()
+        });
+        let blobs = blobs.await.map_err(|e| Error::new(ErrorKind::Unexpected, "a thread ended early").because(e))??;
+        let sizes = blobs.iter().map(|blob| blob.data.len() as u64).sum();
+        let body = encode(&InlineRequest { envelope, blobs }, limits)?;
+        if body.len() > MAX_RUNSYNC {
+            let message = format!("the task has {} bytes, but without a store RunPod takes {MAX_RUNSYNC}", body.len());
+            return Err(Error::new(ErrorKind::PayloadTooLarge, message).hint("configure a store: `[store] url`"));
+        }
+        let is_short = task.operation.kind() != OperationKind::Train && task.limit.is_some_and(|limit| limit <= SHORT);
+        let wait = (is_short || body.len() > MAX_RUN).then_some(SYNC_WAIT);
+        let order = self.endpoints.in_turn(Instant::now());
+        let follow = self.accepted(task, limits, self.post(&order, &body, wait).await)?;
+        Ok(Follow { bytes_down: sizes, ..follow })
+    }
+
+    /// Tries one endpoint after the other, until one has the job or may have it.
+    async fn post(&self, order: &[&str], body: &[u8], wait: Option<Duration>) -> (String, Posted) {
+        let mut refused = None;
+        for endpoint in order {
+            match self.connection.post(endpoint, body.to_vec(), wait).await {
+                Posted::Refused(error) => {
+                    let is_its_own = matches!(
+                        error.kind(),
+                        ErrorKind::RateLimited | ErrorKind::NotFound | ErrorKind::PermissionDenied
+                    );
+                    let error = error.at("endpoint", endpoint);
+                    if !is_its_own {
+                        return ((*endpoint).into(), Posted::Refused(error));
+                    }
+                    self.endpoints.rest(endpoint, Instant::now());
+                    refused.get_or_insert(((*endpoint).to_string(), error));
+                }
+                posted => return ((*endpoint).into(), posted),
+            }
+        }
+        let (endpoint, error) = refused.unwrap_or_else(|| {
+            (String::new(), Error::new(ErrorKind::InvalidConfig, "the runpod provider has no endpoints"))
+        });
+        (endpoint, Posted::Refused(error))
+    }
+
+    fn accepted(&self, task: &Task, limits: Limits, (endpoint, posted): (String, Posted)) -> Result<Follow> {
+        match posted {
+            Posted::Accepted(job) => {
+                let id =
+                    JobId { endpoint, job: Some(job.id.clone()), attempt: task.attempt.clone(), key: task.key.clone() };
+                let answered: Option<Job> = job.status.is_final().then_some(*job);
+                Ok(Follow { answered, ..Follow::new(id, limits.ttl) })
+            }
+            Posted::Refused(error) => Err(error),
+            // RunPod forgets it by then, whatever became of it.
+            Posted::Lost(error) => Err(error.at("endpoint", endpoint).with_retry(Retry::Unknown { until: limits.ttl })),
+        }
+    }
+
+    fn sizes(&self, needs: &[outboard_core::Digest]) -> u64 {
+        let size = |digest| std::fs::metadata(self.store.path(digest)).map_or(0, |facts| facts.len());
+        needs.iter().map(size).sum()
+    }
+}
+
+/// Slots for the checkpoints of a task, and for its outcome.
+fn slots(task: &Task, limits: Limits) -> u32 {
+    let Operation::Train(train) = &task.operation else { return 1 };
+    let every = train.checkpoint_every.max(Duration::from_millis(1));
+    let count = limits.execution.as_millis() / every.as_millis() + 2;
+    u32::try_from(count).unwrap_or(MAX_SLOTS).min(MAX_SLOTS)
+}
+
+fn encode(request: &InlineRequest, limits: Limits) -> Result<Vec<u8>> {
+    outboard_protocol::envelope::encode(&Body { input: request, policy: limits.policy() })
+}

@@ -1,0 +1,199 @@
+//! The suite over the `runpod` provider: RunPod's stand-in, its own worker SDK, our engine; with a bucket, and without.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::{fs, path::PathBuf, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use outboard_conformance::{Fixture, Possible, run_all};
+use outboard_core::{
+    ComputeProvider, ComputeProviderExt, Digest, ErrorKind, Result, Retry, Task, TaskId,
+    provider::{Cancelled, Capabilities, Health, PriceModel, ProviderInfo, TaskSummary},
+    task::{Phase, Revision, TaskState},
+};
+use outboard_runpod::{Config, EndpointConfig, RunPodProvider};
+use outboard_store::{Bucket, FolderStore};
+use outboard_testbed::{
+    Fault, RunPod, Weather,
+    runpod::{EndpointSettings, Settings, WorkerCommand},
+};
+use outboard_wrappers::standard;
+use tempfile::TempDir;
+
+#[path = "../../../crates/store/tests/common/mod.rs"]
+mod s3;
+
+#[path = "../../../crates/worker/tests/common/mod.rs"]
+mod jobs;
+
+const KEY: &str = "rpa_0123456789abcdef-conformance";
+/// Names a Python with the packages of `tests/requirements.txt`; `cargo xtask test runpod` sets it.
+const PYTHON: &str = "OUTBOARD_RUNPOD_PYTHON";
+
+/// All but: unclaimed layers and operations (it has all), a queued task (it names no bound on tasks at once).
+const PASSED: usize = 30;
+/// Without a bucket it neither cancels with a checkpoint nor reports progress, and a lost reply is lost.
+const PASSED_INLINE: usize = 24;
+
+/// Gives a limit to tasks that have none, as the router does.
+#[derive(Debug)]
+struct Limited(Arc<dyn ComputeProvider>);
+
+#[async_trait]
+impl ComputeProvider for Limited {
+    fn info(&self) -> &ProviderInfo {
+        self.0.info()
+    }
+    fn capabilities(&self) -> &Capabilities {
+        self.0.capabilities()
+    }
+    async fn price(&self) -> Result<PriceModel> {
+        self.0.price().await
+    }
+    async fn health(&self) -> Result<Health> {
+        self.0.health().await
+    }
+    async fn submit(&self, task: &Task) -> Result<TaskId> {
+        let limit = task.limit.or(Some(Duration::from_secs(120)));
+        self.0.submit(&Task { limit, ..task.clone() }).await
+    }
+    async fn wait(&self, id: &TaskId, seen: Revision, limit: Duration) -> Result<TaskState> {
+        self.0.wait(id, seen, limit).await
+    }
+    async fn cancel(&self, id: &TaskId) -> Result<Cancelled> {
+        self.0.cancel(id).await
+    }
+    async fn list(&self) -> Result<Vec<TaskSummary>> {
+        self.0.list().await
+    }
+}
+
+struct RunPodFixture {
+    runpod: RunPod,
+    server: Option<s3::Server>,
+    store: FolderStore,
+    folder: TempDir,
+}
+
+fn python(test: &str) -> Option<PathBuf> {
+    let python = std::env::var_os(PYTHON).map(PathBuf::from);
+    if python.is_none() {
+        println!("skipped: {test}: {PYTHON} is not set; `cargo xtask test runpod` sets it");
+    }
+    python
+}
+
+impl RunPodFixture {
+    async fn new(python: PathBuf, server: Option<s3::Server>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let worker = concat!(env!("CARGO_MANIFEST_DIR"), "/../testbed/python/envelope_worker.py");
+        let worker_store = folder.path().join("worker");
+        let command = WorkerCommand {
+            program: python,
+            args: vec![worker.into()],
+            env: vec![
+                ("OUTBOARD_RUN_ENVELOPE".into(), env!("CARGO_BIN_EXE_conformance-envelope").into()),
+                ("OUTBOARD_WORKER_STORE".into(), worker_store.to_str().unwrap().into()),
+            ],
+            log: std::env::var_os("OUTBOARD_RUNPOD_LOG").map(Into::into),
+        };
+        // Two workers that stay: a start of Python's takes a second.
+        let endpoint =
+            EndpointSettings { workers_min: 2, workers_max: 2, ..EndpointSettings::new("ep1", Some(command)) };
+        let runpod = RunPod::start(Settings::one(KEY, endpoint)).await.unwrap();
+        Self { runpod, server, store: FolderStore::open(&folder.path().join("client")).unwrap(), folder }
+    }
+
+    fn config(&self) -> Config {
+        Config {
+            enabled: true,
+            api_key: Some(KEY.into()),
+            endpoints: vec![EndpointConfig { id: "ep1".into(), gpu: "RTX 4090".into(), weight: 1 }],
+            base_url: self.runpod.base_url(),
+            rest_url: self.runpod.rest_url(),
+            ..Config::default()
+        }
+    }
+
+    fn client(&self) -> Arc<dyn ComputeProvider> {
+        let config = self.config();
+        let bucket = self.server.as_ref().map(|server| Bucket::open(&server.config()).unwrap());
+        let provider = RunPodProvider::new(&config, self.store.clone(), bucket).unwrap();
+        standard(Arc::new(Limited(Arc::new(provider))), &outboard_wrappers::Settings::default())
+    }
+}
+
+/// A task that ends only when something ends it.
+fn endless(store: &FolderStore) -> Task {
+    let job = jobs::Job::endless();
+    job.prepare(store);
+    Task { limit: Some(Duration::from_secs(300)), ..job.envelope("endless").task }
+}
+
+#[async_trait]
+impl Fixture for RunPodFixture {
+    async fn provider(&self) -> Arc<dyn ComputeProvider> {
+        self.client()
+    }
+
+    fn store(&self) -> &FolderStore {
+        &self.store
+    }
+
+    fn numerics(&self) -> String {
+        outboard_engine::numerics::class().into()
+    }
+
+    fn secrets(&self) -> Vec<String> {
+        vec![KEY.into(), "s3cret".into()]
+    }
+
+    fn remembers_tasks(&self) -> Possible<()> {
+        self.server.as_ref().map(drop).ok_or("without a store a restarted client doesn't know what it handed over")
+    }
+
+    fn corrupt(&self, blob: &Digest) -> Possible<()> {
+        fs::write(self.folder.path().join("client/blobs").join(blob.to_string()), "damaged").unwrap();
+        Ok(())
+    }
+
+    async fn losing_a_reply(&self) -> Possible<Arc<dyn ComputeProvider>> {
+        if self.server.is_none() {
+            return Err("without a store nobody finds a job whose id was lost");
+        }
+        self.runpod.weather(Weather::fair().then("POST /v2/ep1/run", Fault::LoseReply));
+        Ok(self.client())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_bucket() {
+    let Some(python) = python("with_a_bucket") else { return };
+    let Some(server) = s3::server("with_a_bucket") else { return };
+    run_all(&RunPodFixture::new(python, Some(server)).await).await.assert_passed(PASSED);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_store() {
+    let Some(python) = python("without_a_store") else { return };
+    run_all(&RunPodFixture::new(python, None).await).await.assert_passed(PASSED_INLINE);
+}
+
+/// Drill: the worker's process dies in the middle of a task. Nothing is posted, and RunPod's job runs on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_dies_is_noticed() {
+    let Some(python) = python("a_worker_that_dies_is_noticed") else { return };
+    for signal in ["KILL", "ABRT"] {
+        let fixture = RunPodFixture::new(python.clone(), None).await;
+        let lost_patience = Duration::from_millis(500);
+        let provider = RunPodProvider::new(&Config { lost_patience, ..fixture.config() }, fixture.store.clone(), None);
+        let provider = provider.unwrap();
+        let id = provider.submit(&endless(&fixture.store)).await.unwrap();
+        fixture.runpod.until_executions("ep1", 1).await;
+        assert_eq!(fixture.runpod.signal_running("ep1", signal), 1);
+        let state = provider.follow(&id, std::future::pending(), drop).await.unwrap();
+        let Phase::Failed(error) = state.phase else { panic!("{signal}: {state:?}") };
+        assert_eq!((error.kind(), error.retry()), (ErrorKind::WorkerUnhealthy, Retry::Other), "{signal}: {error:?}");
+        assert_eq!(fixture.runpod.live_jobs("ep1"), 0);
+    }
+}
