@@ -117,18 +117,6 @@ async fn workers_killed_in_the_middle_of_an_epoch_cost_no_byte() {
     );
 }
 
-const KINDS: [Fault; 9] = [
-    Fault::ResetRequest,
-    Fault::CutRequest(200),
-    Fault::CorruptRequest,
-    Fault::LoseReply,
-    Fault::TruncateReply(150),
-    Fault::ResetReply(150),
-    Fault::CorruptReply,
-    Fault::Delay(Duration::from_millis(50)),
-    Fault::HalfOpen,
-];
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_network_that_fails_one_exchange_in_five_costs_no_byte() {
     let expected = undisturbed();
@@ -138,7 +126,7 @@ async fn a_network_that_fails_one_exchange_in_five_costs_no_byte() {
     let began = Instant::now();
     const JOBS: u64 = 4;
     for seed in 0..JOBS {
-        let proxy = Proxy::start(worker.address(), Weather::foul(0.2, &KINDS, seed)).await.unwrap();
+        let proxy = Proxy::start(worker.address(), Weather::foul(0.2, &Fault::EVERY, seed)).await.unwrap();
         let user = user(&[proxy.address()], "request_timeout = \"1s\"\n");
         let child = user.start(&["train", "job.toml", "--output", "out", "--json"]);
         let done = tokio::task::spawn_blocking(move || wait(child)).await.unwrap();

@@ -128,18 +128,6 @@ impl Home {
     }
 }
 
-const KINDS: [Fault; 9] = [
-    Fault::ResetRequest,
-    Fault::CutRequest(200),
-    Fault::CorruptRequest,
-    Fault::LoseReply,
-    Fault::TruncateReply(150),
-    Fault::ResetReply(150),
-    Fault::CorruptReply,
-    Fault::Delay(Duration::from_millis(50)),
-    Fault::HalfOpen,
-];
-
 /// Kills the task processes of these workers, one every so often, until it is dropped.
 fn kill_now_and_then(workers: &[Worker], killed: Arc<AtomicUsize>) -> tokio::task::JoinHandle<()> {
     let workers: Vec<u32> = workers.iter().map(Worker::pid).collect();
@@ -159,7 +147,7 @@ async fn many(count: usize, with_fallback: bool) -> (usize, usize, Vec<Error>) {
     let workers = ["a", "b"].map(|name| Worker::start(&home.folder.path().join(name)));
     let mut proxies = Vec::new();
     for (seed, worker) in workers.iter().enumerate() {
-        proxies.push(Proxy::start(worker.address(), Weather::foul(0.2, &KINDS, seed as u64)).await.unwrap());
+        proxies.push(Proxy::start(worker.address(), Weather::foul(0.2, &Fault::EVERY, seed as u64)).await.unwrap());
     }
     let addresses: Vec<_> = proxies.iter().map(Proxy::address).collect();
     let mut providers = vec![home.http(&addresses)];

@@ -26,6 +26,19 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// One of each kind, as short exchanges meet them.
+    pub const EVERY: [Self; 9] = [
+        Self::ResetRequest,
+        Self::CutRequest(200),
+        Self::CorruptRequest,
+        Self::LoseReply,
+        Self::TruncateReply(150),
+        Self::ResetReply(150),
+        Self::CorruptReply,
+        Self::Delay(Duration::from_millis(50)),
+        Self::HalfOpen,
+    ];
+
     /// A label for figures.
     #[must_use]
     pub fn name(self) -> &'static str {
