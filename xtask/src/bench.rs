@@ -27,6 +27,8 @@ pub(crate) enum Bench {
     Engine(Engine),
     /// Handing tasks over: added time, tasks per second, bytes, memory
     Dispatch,
+    /// Decisions with 2 to 100 providers, the ledger's part of a task, a thousand tasks at once
+    Router,
 }
 
 /// How to measure the engine.
@@ -51,6 +53,7 @@ pub(crate) fn run(workspace: &Workspace, bench: &Bench) -> Result<()> {
     let engine = match bench {
         Bench::Engine(engine) => engine,
         Bench::Dispatch => return dispatch(workspace),
+        Bench::Router => return router(workspace),
     };
     let worker = workspace.release("--package outboard-engine --example bench_worker", "examples/bench_worker")?;
     let mut ours = workspace.command(worker);
@@ -70,4 +73,9 @@ fn dispatch(workspace: &Workspace) -> Result<()> {
     command::run(
         workspace.cargo("bench --quiet --package outboard-e2e --bench dispatch").env("TEST_OUTBOARD_BIN", program),
     )
+}
+
+fn router(workspace: &Workspace) -> Result<()> {
+    command::run(&mut workspace.cargo("bench --quiet --package outboard-router"))?;
+    command::run(&mut workspace.cargo("bench --quiet --package outboard-e2e --bench router"))
 }

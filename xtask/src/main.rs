@@ -4,6 +4,7 @@
 //!
 //! - [`mod@test`]: everything that must pass, as suites with one table at the end
 //! - [`mod@bench`]: our engine against PyTorch
+//! - [`postgres`]: a server for tests
 //! - [`python`]: the virtual environment that both use
 //! - [`tools`]: programs that tests run against
 //! - [`workspace`]: where things are, and the programs we build
@@ -11,6 +12,7 @@
 
 mod bench;
 mod command;
+mod postgres;
 mod python;
 mod test;
 mod tools;

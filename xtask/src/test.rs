@@ -24,7 +24,7 @@ use crate::workspace::Workspace;
 /// Which suites to run.
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Runs the slow suites too; as with CI=true
+    /// Runs the slow suites too, as with CI=true, and drills with their full counts
     #[arg(long, conflicts_with = "suites")]
     all: bool,
     /// Runs only these
@@ -46,10 +46,12 @@ enum Suite {
     Dependencies,
     /// No file names a machine's folders or a package host
     Text,
-    /// Tests of all crates, with those in the documentation
+    /// Tests of all other crates, with those in the documentation
     Unit,
     /// Buckets, against a real S3 server
     Store,
+    /// The ledger, on SQLite and on a PostgreSQL server
+    Ledger,
     /// The example programs and the example job
     Examples,
     /// The real program, as a user runs it
@@ -75,7 +77,7 @@ impl Suite {
         }
     }
 
-    fn run(self, workspace: &Workspace) -> Result<Outcome> {
+    fn run(self, workspace: &Workspace, thorough: bool) -> Result<Outcome> {
         match self {
             Self::Format => suites::format(workspace),
             Self::Clippy => suites::clippy(workspace),
@@ -85,8 +87,9 @@ impl Suite {
             Self::Text => text::check(workspace),
             Self::Unit => suites::unit(workspace),
             Self::Store => suites::store(workspace),
+            Self::Ledger => suites::ledger(workspace),
             Self::Examples => suites::examples(workspace),
-            Self::E2e => suites::e2e(workspace),
+            Self::E2e => suites::e2e(workspace, thorough),
             Self::Vectors => suites::vectors(workspace),
             Self::Python => suites::python(workspace),
             Self::BuildTime => suites::build_time(workspace),
@@ -105,7 +108,8 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<bool> 
     for &suite in Suite::value_variants().iter().filter(|suite| chosen(**suite)) {
         println!("\n== {}", suite.name());
         let start = Instant::now();
-        let outcome = suite.run(workspace).unwrap_or_else(|error| Outcome::problems(&[format!("{error:#}")]));
+        let outcome =
+            suite.run(workspace, arguments.all).unwrap_or_else(|error| Outcome::problems(&[format!("{error:#}")]));
         rows.push(Row { suite: suite.name(), outcome, time: start.elapsed() });
     }
     print!("\n{}", outcome::table(&rows));

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use outboard::NanoUsd;
 
 /// Train models on the cheapest compute that fits, as if it were local.
 #[derive(Debug, Parser)]
@@ -56,6 +57,19 @@ pub(crate) enum LogFormat {
 pub(crate) enum Command {
     /// Trains the model of a job file, or goes on with a job.
     Train(Train),
+    /// Says where a job would run, what it would cost, and why; spends nothing.
+    Plan {
+        /// The job file.
+        job: PathBuf,
+    },
+    /// Shows the providers: state, price, what was learned of them.
+    Providers,
+    /// Shows what was spent, and what is left of the budgets.
+    Costs(Costs),
+    /// Lists jobs, shows or stops one.
+    Jobs(Jobs),
+    /// Finds and stops what a client that died left running or reserved.
+    Reap,
     /// Measures a model on labelled data.
     Evaluate(Evaluate),
     /// Writes what a model says of data, as CSV.
@@ -78,7 +92,7 @@ pub(crate) enum Command {
 }
 
 /// `outboard train`.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct Train {
     /// The job file.
     #[arg(required_unless_present = "resume")]
@@ -86,9 +100,75 @@ pub(crate) struct Train {
     /// Goes on with a job that was interrupted, killed or failed; a finished one gives its result again.
     #[arg(long, value_name = "JOB", conflicts_with_all = ["job", "output"])]
     pub(crate) resume: Option<String>,
+    /// Runs only on this provider; may be given several times.
+    #[arg(long, value_name = "PROVIDER", conflicts_with = "resume")]
+    pub(crate) on: Vec<String>,
+    /// What the job may cost at most, in US dollars.
+    #[arg(long, value_name = "USD", conflicts_with = "resume")]
+    pub(crate) max_cost: Option<NanoUsd>,
     /// Folder for the model, the metrics and a copy of the job; `runs/JOB` if neither this nor the job says.
     #[arg(long, short, value_name = "DIR")]
     pub(crate) output: Option<PathBuf>,
+}
+
+/// `outboard costs`.
+#[derive(Debug, Args)]
+pub(crate) struct Costs {
+    /// By what they are summed up.
+    #[arg(long, value_enum, default_value_t = By::Day)]
+    pub(crate) by: By,
+    /// First day, such as 2026-11-01; the last 30 days if unset.
+    #[arg(long, value_name = "DAY")]
+    pub(crate) from: Option<String>,
+    /// Last day.
+    #[arg(long, value_name = "DAY")]
+    pub(crate) to: Option<String>,
+    /// Prints comma-separated values.
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) csv: bool,
+}
+
+/// By what costs are summed up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum By {
+    /// The day of the reservation, UTC.
+    Day,
+    /// The provider.
+    Provider,
+    /// The job.
+    Job,
+}
+
+/// `outboard jobs`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Jobs {
+    /// How many; the newest first.
+    #[arg(long, default_value_t = 20)]
+    pub(crate) limit: u32,
+    /// What to do with one.
+    #[command(subcommand)]
+    pub(crate) command: Option<OneJob>,
+}
+
+/// What to do with one job.
+#[derive(Debug, Subcommand)]
+pub(crate) enum OneJob {
+    /// Shows every attempt, why it moved, what it cost.
+    Show {
+        /// The job's id.
+        job: String,
+    },
+    /// Stops it, with a checkpoint.
+    Cancel {
+        /// The job's id.
+        job: String,
+    },
+    /// Goes on with it, as `outboard train --resume` does.
+    Resume {
+        /// The job's id.
+        job: String,
+    },
 }
 
 /// `outboard evaluate`.

@@ -2,7 +2,10 @@
 
 mod apply;
 mod args;
+mod costs;
+mod jobs;
 mod output;
+mod plan;
 mod show;
 mod train;
 mod worker;
@@ -39,6 +42,15 @@ fn run(command: Command, global: &Global, printer: &Printer) -> Result<ExitCode>
     let code = match command {
         // A job that is done is done, whether or not its lines could be printed.
         Command::Train(arguments) => return runtime.block_on(train::train(&client()?, arguments, global, printer)),
+        Command::Plan { job } => runtime.block_on(plan::plan(&client()?, &job, global, printer)),
+        Command::Providers => runtime.block_on(plan::providers(&client()?, global, printer)),
+        Command::Costs(arguments) => runtime.block_on(costs::costs(&client()?, &arguments, global, printer)),
+        Command::Jobs(args::Jobs { command: Some(args::OneJob::Resume { job }), .. }) => {
+            let arguments = args::Train { resume: Some(job), ..args::Train::default() };
+            return runtime.block_on(train::train(&client()?, arguments, global, printer));
+        }
+        Command::Jobs(arguments) => runtime.block_on(jobs::jobs(&client()?, &arguments, global, printer)),
+        Command::Reap => runtime.block_on(jobs::reap(&client()?, global, printer)),
         Command::Evaluate(arguments) => runtime.block_on(apply::evaluate(&client()?, &arguments, global, printer)),
         Command::Predict(arguments) => runtime.block_on(apply::predict(&client()?, &arguments, global, printer)),
         Command::Worker(arguments) => runtime.block_on(worker::worker(&Config::load(&sources)?, arguments)),

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::{
     args::Global,
-    output::{Printer, text::grouped},
+    output::{Printer, table, text::grouped},
 };
 
 /// Removes what no job needs any more, and prints how much that was.
@@ -40,19 +40,13 @@ pub(crate) fn model(file: &Path, global: &Global, printer: &Printer) -> Result<E
         return Ok(ExitCode::SUCCESS);
     }
     let shape = |shape: &[usize]| format!("[{}]", shape.iter().map(usize::to_string).collect::<Vec<_>>().join(", "));
-    let mut table = vec![["", "layer", "output", "parameters", "FLOPs per row"].map(String::from)];
-    table.push(["".into(), "input".into(), shape(&model.input), "0".into(), "0".into()]);
+    let mut rows = vec![["", "layer", "output", "parameters", "FLOPs per row"].map(String::from)];
+    rows.push(["".into(), "input".into(), shape(&model.input), "0".into(), "0".into()]);
     for l in &model.layers {
-        table.push([
-            l.index.to_string(),
-            l.kind.to_string(),
-            shape(&l.output),
-            grouped(l.parameters),
-            grouped(l.flops),
-        ]);
+        rows.push([l.index.to_string(), l.kind.to_string(), shape(&l.output), grouped(l.parameters), grouped(l.flops)]);
     }
-    table.push(["".into(), "total".into(), "".into(), grouped(parameters), grouped(flops)]);
-    print(printer, &table, &[0, 3, 4]);
+    rows.push(["".into(), "total".into(), "".into(), grouped(parameters), grouped(flops)]);
+    table::print(printer, &rows, &[0, 3, 4]);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -65,20 +59,8 @@ pub(crate) fn config(sources: &Sources, global: &Global, printer: &Printer) -> R
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let mut table = vec![["key", "value", "origin"].map(String::from)];
-    table.extend(settings.into_iter().map(|s| [s.key, s.value, s.origin]));
-    print(printer, &table, &[]);
+    let mut rows = vec![["key", "value", "origin"].map(String::from)];
+    rows.extend(settings.into_iter().map(|s| [s.key, s.value, s.origin]));
+    table::print(printer, &rows, &[]);
     Ok(ExitCode::SUCCESS)
-}
-
-/// Prints rows with aligned columns; those in `right` to the right.
-fn print<const N: usize>(printer: &Printer, table: &[[String; N]], right: &[usize]) {
-    let width = |column: usize| table.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    for row in table {
-        let cells = row.iter().enumerate().map(|(i, cell)| match right.contains(&i) {
-            true => format!("{cell:>width$}", width = width(i)),
-            false => format!("{cell:<width$}", width = width(i)),
-        });
-        printer.line(cells.collect::<Vec<_>>().join("  ").trim_end());
-    }
 }

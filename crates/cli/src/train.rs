@@ -17,6 +17,10 @@ pub(crate) async fn train(client: &Client, arguments: Train, global: &Global, pr
         (Some(id), _) => client.resume(id).await?,
         (None, Some(path)) => {
             let mut job = read_job(path)?;
+            if !arguments.on.is_empty() {
+                job.routing.providers = arguments.on;
+            }
+            job.limits.max_cost_usd = arguments.max_cost.or(job.limits.max_cost_usd);
             if job.name.is_none() {
                 job.name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
             }

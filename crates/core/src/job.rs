@@ -105,7 +105,7 @@ impl Routing {
     }
 }
 
-/// What the choice among the possible providers goes by. Cost and time are those expected for all that is left.
+/// What the choice among the possible providers goes by. Cost and time are those expected for all that is left of a job.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Policy {

@@ -1,6 +1,6 @@
 //! One request to one provider, its events and its outcome.
 
-use std::{fmt, time::Duration};
+use std::{fmt, ops::AddAssign, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -317,6 +317,17 @@ impl Usage {
     #[must_use]
     pub fn timed(timings: Timings) -> Self {
         Self { timings, ..Self::default() }
+    }
+}
+
+impl AddAssign for Timings {
+    fn add_assign(&mut self, other: Self) {
+        self.queue += other.queue;
+        self.boot += other.boot;
+        self.download += other.download;
+        self.load += other.load;
+        self.compute += other.compute;
+        self.upload += other.upload;
     }
 }
 

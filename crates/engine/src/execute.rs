@@ -9,12 +9,13 @@ use outboard_core::{
     Digest, Event,
     error::{Error, ErrorKind, Result},
     job::Train,
-    task::{self, Ended, EvaluateTask, Metrics, Operation, Outcome, PredictTask, Progress, TrainTask},
+    layer,
+    task::{self, Architecture, Ended, EvaluateTask, Metrics, Operation, Outcome, PredictTask, Progress, TrainTask},
 };
 use outboard_protocol::{Checkpoint, Dataset, Target, Tensor, Tensors, tensors};
 
 use crate::{
-    network::Network,
+    network::{Network, evaluation_rows},
     numerics,
     trainer::{Trainer, check_data, check_inputs},
 };
@@ -36,9 +37,6 @@ pub trait Blobs {
 
 /// Time between two progress events.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
-
-/// Rows that evaluation and prediction take at a time.
-const ROWS: usize = 256;
 
 /// Runs a task on the current rayon pool. Events go to `observe`. When `stop` becomes true, training ends after the
 /// batch, with a checkpoint.
@@ -154,9 +152,15 @@ fn read_weights(blobs: &dyn Blobs, digest: &Digest) -> Result<Tensors> {
     Ok(all.into_iter().filter_map(|(name, t)| Some((name.strip_prefix("model.")?.to_string(), t))).collect())
 }
 
+/// A model that takes as many rows at a time as suit it.
+fn network(model: &Architecture, weights: &Tensors, data: &Dataset) -> Result<Network> {
+    let rows = evaluation_rows(&layer::plan(&model.layers, &model.input)?);
+    Network::new(model, weights, rows.min(data.rows()))
+}
+
 fn evaluate(task: &EvaluateTask, blobs: &dyn Blobs) -> Result<Outcome> {
     let data = read_data(blobs, &task.data)?;
-    let mut network = Network::new(&task.model, &read_weights(blobs, &task.weights)?, ROWS.min(data.rows()))?;
+    let mut network = network(&task.model, &read_weights(blobs, &task.weights)?, &data)?;
     check_data(&data, &task.model, &network, &task.loss)?;
     let sums = network.evaluate(&data, &task.loss);
     let answers = match &data.y {
@@ -172,7 +176,7 @@ fn evaluate(task: &EvaluateTask, blobs: &dyn Blobs) -> Result<Outcome> {
 
 fn predict(task: &PredictTask, blobs: &dyn Blobs, stop: &AtomicBool) -> Result<Outcome> {
     let data = read_data(blobs, &task.data)?;
-    let mut network = Network::new(&task.model, &read_weights(blobs, &task.weights)?, ROWS.min(data.rows()))?;
+    let mut network = network(&task.model, &read_weights(blobs, &task.weights)?, &data)?;
     check_inputs(&data, &task.model)?;
     let rows: Vec<u32> = (0..data.rows() as u32).collect();
     let mut outputs = Vec::with_capacity(data.rows() * network.outputs());

@@ -6,7 +6,7 @@ use outboard_core::{
     Layer,
     error::{Error, ErrorKind, Result},
     job::{Loss, Train},
-    layer,
+    layer::{self, Planned},
     task::Architecture,
 };
 use outboard_protocol::{Augmentation, Dataset, Target, Tensor, Tensors};
@@ -32,6 +32,14 @@ pub struct StepPlan {
     pub clip_norm: Option<f64>,
     /// See [`Train::clip_value`].
     pub clip_value: Option<f64>,
+}
+
+/// Rows that evaluation and prediction take at a time: 256, or fewer where a row is large.
+#[must_use]
+pub fn evaluation_rows(plan: &[Planned]) -> usize {
+    const ELEMENTS: usize = 1 << 26;
+    let width = plan.iter().map(Planned::width).fold(1, usize::saturating_add);
+    (ELEMENTS / width).clamp(1, 256)
 }
 
 /// A model with its parameters and buffers.

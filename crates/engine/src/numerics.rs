@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use outboard_core::Digest;
 
-use crate::matmul::{Matrix, product_here};
+use crate::matmul::{Matrix, add_product_here, product_here};
 
 /// The numerics class of this engine on this CPU: name, version, vector units, and a fingerprint of some products,
 /// since `gemm` picks its kernels and its blocking from the CPU. Two machines of one class give the same bytes; across
@@ -20,6 +20,7 @@ pub fn class() -> &'static str {
             let mut c = vec![0.0; m * n];
             let (a, b) = (Matrix::new(&data[..m * k], m, k), Matrix::new(&data[..k * n], n, k).transposed());
             product_here(&mut c, a, b);
+            add_product_here(&mut c, a, Matrix::new(&data[..k * n], k, n));
             c.iter().for_each(|x| bytes.extend(x.to_le_bytes()));
         }
         let fingerprint = &Digest::of(&bytes).to_string()[..8];

@@ -15,13 +15,10 @@ use outboard_protocol::{
 
 use crate::{
     loss::Targets,
-    network::{Network, StepPlan},
+    network::{Network, StepPlan, evaluation_rows},
     numerics,
     optimizer::Update,
 };
-
-/// Validation runs in batches of at least this many rows.
-const EVALUATION_ROWS: usize = 256;
 
 /// A training run in memory, between two batches.
 #[derive(Debug)]
@@ -70,7 +67,7 @@ impl Trainer {
         }
         let weights: Tensors = checkpoint.section("model").map(|(name, t)| (name.to_string(), t.clone())).collect();
         let batch = train.batch_size.min(data.rows());
-        let mut network = Network::new(model, &weights, batch.max(EVALUATION_ROWS.min(data.rows())))?;
+        let mut network = Network::new(model, &weights, batch.max(evaluation_rows(&plan).min(data.rows())))?;
         for data in std::iter::once(&data).chain(&validation) {
             check_data(data, model, &network, &train.loss)?;
         }

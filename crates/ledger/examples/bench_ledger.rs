@@ -1,6 +1,6 @@
 //! Measures a ledger: `cargo run --release -p outboard-ledger --example bench_ledger [LEDGER]`, a new SQLite file unless
-//! given. Prints the time of one durable task, and reservations per second by threads and by processes, with as
-//! many earlier attempts as said.
+//! given. Prints the time of one durable task, and reservations per second by threads and by processes: in an empty
+//! ledger and in full ones.
 
 use std::{
     error::Error,
@@ -14,6 +14,8 @@ use outboard_ledger::{Cap, JobRow, Ledger, Reservation, Reserved, Settlement, Sp
 use sqlx::{AssertSqlSafe, Connection};
 
 const TASKS: usize = 1000;
+
+const EARLIER: u32 = 100_000;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -120,14 +122,24 @@ fn rate(name: &str, number: usize, what: &str, start: Instant) {
     println!("{name}: {number} {what}: {:.0} reservations/s", TASKS as f64 / start.elapsed().as_secs_f64());
 }
 
-/// Attempts of today's, all of them paid for: the worst case of every sum.
-async fn fill(place: &str, attempts: usize) -> Result<()> {
+/// Adds attempts that are all paid for: of a year and of a hundred jobs, or, the worst case of every sum, all of today's
+/// and of one job.
+async fn fill(place: &str, spread: bool) -> Result<()> {
     let url = if place.starts_with("postgres") { place.to_owned() } else { format!("sqlite:{place}") };
+    let share = |column: &str, parts: u32| match spread {
+        true => format!("CASE WHEN i % {parts} = 0 THEN {column} ELSE 'old-' || (i % {parts}) END"),
+        false => column.to_owned(),
+    };
+    let (job, day, month) = (share("job", 100), share("day", 365), share("month", 12));
     let insert = format!(
-        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {attempts})
+        "UPDATE attempts SET state = 'released' WHERE state = 'reserved';
+         INSERT INTO jobs WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 99)
+             SELECT 'old-' || i, '', '', 0, NULL, NULL, '' FROM n WHERE TRUE ON CONFLICT DO NOTHING;
          INSERT INTO attempts (id, job, task_key, provider, local, day, month, reserved_at, expires_at, changed_at, state,
              reserved, charged)
-         SELECT 'old-' || i, job, task_key, provider, local, day, month, reserved_at, expires_at, changed_at, 'settled', 9, 7
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {EARLIER})
+         SELECT '{spread}-' || i, {job}, task_key, provider, local, {day}, {month}, reserved_at, expires_at, changed_at,
+             'settled', 9, 7
          FROM n, (SELECT * FROM attempts ORDER BY reserved_at DESC, id LIMIT 1) AS one"
     );
     let mut connection = sqlx::AnyConnection::connect(&url).await?;
@@ -150,18 +162,17 @@ async fn main() -> Result<()> {
         status: "running".into(),
     };
     ledger.start_job(&job).await?;
-    for earlier in [0, 100_000] {
-        let name = format!("{earlier} earlier attempts");
-        if earlier > 0 {
-            fill(&place, earlier).await?;
+    for (name, spread) in [("empty", None), ("100k of a year", Some(true)), ("100k more of today", Some(false))] {
+        if let Some(spread) = spread {
+            fill(&place, spread).await?;
         }
         for at_once in [false, true] {
-            tasks(&ledger, &name, &caps(), at_once).await?;
-            tasks(&ledger, &name, &caps()[1..2], at_once).await?;
+            tasks(&ledger, name, &caps(), at_once).await?;
+            tasks(&ledger, name, &caps()[1..2], at_once).await?;
         }
         for number in [1, 8] {
-            threads(&ledger, &name, number).await?;
-            processes(&place, &name, number)?;
+            threads(&ledger, name, number).await?;
+            processes(&place, name, number)?;
         }
     }
     ledger.close().await;

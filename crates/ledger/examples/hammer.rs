@@ -47,12 +47,14 @@ impl Hammer {
     async fn task(&self, number: u64) -> outboard_core::Result<()> {
         let attempt = &self.reservation(number).attempt;
         if !self.reserve(number).await? {
-            return Ok(say(&format!("refused {attempt}")));
+            say(&format!("refused {attempt}"));
+            return Ok(());
         }
         say(&format!("reserved {attempt}"));
         if number % 3 == 2 {
             self.ledger.release(attempt).await?;
-            return Ok(say(&format!("released {attempt}")));
+            say(&format!("released {attempt}"));
+            return Ok(());
         }
         self.ledger.submitting(attempt, b"task").await?;
         say(&format!("submitting {attempt}"));
@@ -61,7 +63,8 @@ impl Hammer {
         let cost = NanoUsd(self.amount.0 / 2);
         let settlement = Settlement { cost, billed: None, outcome: "succeeded".into(), is_assumed: false };
         self.ledger.settle(attempt, &settlement, None).await?;
-        Ok(say(&format!("settled {attempt}")))
+        say(&format!("settled {attempt}"));
+        Ok(())
     }
 }
 

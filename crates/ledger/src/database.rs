@@ -136,7 +136,7 @@ fn sync_folder(_: &Path) -> io::Result<()> {
 }
 
 fn server(url: &str) -> Result<(Kind, AnyConnectOptions, String)> {
-    let options = AnyConnectOptions::from_str(url)
+    let mut options = AnyConnectOptions::from_str(url)
         // Not even the place: where the password ends can't be told.
         .map_err(|e| Failure::from(e).of(Kind::Postgres, "the given URL"))?;
     let mut shown = options.database_url.clone();
@@ -145,7 +145,25 @@ fn server(url: &str) -> Result<(Kind, AnyConnectOptions, String)> {
     let _ = shown.set_password(None);
     shown.set_query(None);
     shown.set_fragment(None);
+    let says_how = options.database_url.query_pairs().any(|(key, _)| key == "sslmode" || key == "ssl-mode");
+    if !says_how && std::env::var_os("PGSSLMODE").is_none() && !is_on_this_machine(&options) {
+        options.database_url.query_pairs_mut().append_pair("sslmode", "verify-full");
+    }
     Ok((Kind::Postgres, options.disable_statement_logging(), shown.to_string()))
+}
+
+/// A Unix socket, or loopback.
+fn is_on_this_machine(options: &AnyConnectOptions) -> bool {
+    let url = &options.database_url;
+    let asked = url.query_pairs().filter(|(key, _)| key == "host" || key == "hostaddr").last();
+    let host = asked
+        .map(|(_, host)| host.into_owned())
+        .or_else(|| url.host_str().map(ToOwned::to_owned).filter(|host| !host.is_empty()))
+        .or_else(|| ["PGHOSTADDR", "PGHOST"].into_iter().find_map(|variable| std::env::var(variable).ok()))
+        .unwrap_or_else(|| "localhost".into());
+    let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    let is_socket = host.starts_with('/') || host.to_lowercase().starts_with("%2f");
+    is_socket || host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
 async fn prepare(connection: &mut AnyConnection, kind: Kind, patience: Duration) -> Result<(), Failure> {
@@ -188,14 +206,40 @@ async fn set(connection: &mut AnyConnection, kind: Kind, patience: Duration) -> 
         Kind::Sqlite => {
             format!("PRAGMA busy_timeout = {millis}; PRAGMA synchronous = FULL; PRAGMA fullfsync = ON")
         }
-        // A server may have been told to be faster than safe. One that waits for its replicas goes on doing so.
+        // A server may have been told to be faster than safe. One that waits for its replicas goes on doing so. What
+        // follows a lock must see what was written before it.
         Kind::Postgres => format!(
             "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off';
-             SET lock_timeout = {millis}; SET statement_timeout = {};
+             SET default_transaction_isolation = 'read committed'; SET lock_timeout = {millis}; SET statement_timeout = {};
              SET idle_in_transaction_session_timeout = {}",
             2 * millis,
             2 * millis
         ),
     };
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_to_other_machines_are_encrypted() {
+        let given = |url: &str| server(url).unwrap().1.database_url.query().map(ToOwned::to_owned);
+        for other in
+            ["postgres://u:p@db.example.com/team", "postgres://u@10.0.0.7:5432/team", "postgres://u@[fd00::1]/t"]
+        {
+            assert_eq!(given(other).as_deref(), Some("sslmode=verify-full"), "{other}");
+        }
+        let elsewhere = "host=db.example.com";
+        let checked = format!("{elsewhere}&sslmode=verify-full");
+        assert_eq!(given(&format!("postgres://localhost/team?{elsewhere}")), Some(checked));
+        for local in ["postgres://u@localhost/team", "postgres://127.0.0.1:5/team", "postgres://u@[::1]/team"] {
+            assert_eq!(given(local), None, "{local}");
+        }
+        assert_eq!(given("postgres://u@%2Frun%2Fpostgresql/team"), None);
+        assert_eq!(given("postgres:///team"), None);
+        assert_eq!(given("postgres:///team?host=/run/postgresql").as_deref(), Some("host=/run/postgresql"));
+        assert_eq!(given("postgres://u@db.example.com/team?sslmode=disable").as_deref(), Some("sslmode=disable"));
+    }
 }

@@ -50,8 +50,8 @@ type Explanation = (ErrorKind, &'static str, &'static str);
 
 const SILENT: Explanation = (
     ErrorKind::Timeout,
-    "the ledger did not answer in time: other processes keep it busy",
-    "try again; if that doesn't help, look for a process that hangs",
+    "the ledger did not answer in time",
+    "try again; if that doesn't help, look for a process that hangs or a server that is down",
 );
 
 fn explain(kind: Kind, error: &sqlx::Error) -> Explanation {
@@ -67,7 +67,7 @@ fn explain(kind: Kind, error: &sqlx::Error) -> Explanation {
         (sqlx::Error::Tls(_), _) => (
             ErrorKind::Unavailable,
             "no secure connection to the ledger's PostgreSQL server",
-            "check the server's certificate and `sslmode` and `sslrootcert` in the ledger's URL",
+            "check the server's certificate, and `sslmode` and `sslrootcert` in the ledger's URL",
         ),
         (sqlx::Error::Configuration(_), _) => {
             (ErrorKind::InvalidConfig, "the ledger's URL is wrong", "write it as postgres://USER@HOST:PORT/DATABASE")

@@ -138,7 +138,8 @@ async fn refusal(
             continue;
         }
         let frees_at = match fits(spent.charged) {
-            true => first_expiry(connection, &cap.scope, now).await?,
+            // None is left where the last was settled since.
+            true => first_expiry(connection, &cap.scope, now).await?.or(Some(clock::time(now))),
             false => None,
         };
         if found.as_ref().is_none_or(|earlier| earlier.frees_at.is_some() && frees_at.is_none()) {

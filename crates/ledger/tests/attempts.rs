@@ -25,6 +25,7 @@ on_both! {
     jobs_are_listed,
     costs_are_grouped,
     a_dropped_call_leaves_all_or_nothing,
+    an_attempt_is_never_between_held_and_charged,
 }
 
 fn spent(charged: u64, assumed: u64, reserved: u64) -> Spent {
@@ -159,9 +160,8 @@ async fn what_is_out_of_order_is_refused(place: Place) {
     );
     granted(&ledger, &reservation("b", 1)).await;
     ledger.release("b").await.unwrap();
-    let released = "it was released";
     for result in [ledger.submitting("b", b"").await, ledger.accepted("b", "id").await, ledger.assume("b").await] {
-        assert_eq!(result.unwrap_err().kind(), Conflict, "{released}");
+        assert_eq!(result.unwrap_err().kind(), Conflict);
     }
     refused(
         ledger.reserve(&reservation("b", 1), &[]).await.map(drop),
@@ -448,5 +448,34 @@ async fn a_dropped_call_leaves_all_or_nothing(place: Place) {
         assert!(noted || !finished);
         open += u64::from(noted);
         assert_eq!(ledger.spent(&Span::Day.into()).await.unwrap(), spent(0, 0, open * 10));
+    }
+}
+
+async fn an_attempt_is_never_between_held_and_charged(place: Place) {
+    const ATTEMPTS: usize = 200;
+    let (ledger, clock) = place.open_at_noon().await;
+    for attempt in 0..ATTEMPTS {
+        granted(&ledger, &reservation(&format!("a{attempt}"), 10)).await;
+    }
+    let other = place.open().await.with_clock(common::reading(&clock));
+    let settling = async {
+        for attempt in 0..ATTEMPTS {
+            other.settle(&format!("a{attempt}"), &settlement(10), None).await.unwrap();
+        }
+    };
+    let mut settling = std::pin::pin!(settling);
+    let caps = [cap(Span::Day, 10 * ATTEMPTS as u64)];
+    let wanted = reservation("more", 1);
+    loop {
+        let looking = async {
+            let reserved = ledger.reserve(&wanted, &caps).await.unwrap();
+            assert!(matches!(reserved, Reserved::Refused(_)), "{reserved:?}");
+            assert_eq!(ledger.spent(&Span::Day.into()).await.unwrap().total(), caps[0].limit);
+        };
+        let mut looking = std::pin::pin!(looking);
+        tokio::select! {
+            () = &mut settling => return looking.await,
+            () = &mut looking => {}
+        }
     }
 }

@@ -289,6 +289,6 @@ fn any_order_of_steps_on_postgres() {
     let Some(place) = runtime.block_on(Place::postgres()) else {
         return println!("skipped: any_order_of_steps: OUTBOARD_TEST_POSTGRES names no server");
     };
-    check(&place, &runtime, 30);
+    check(&place, &runtime, 16);
     runtime.block_on(place.server.unwrap().drop_database());
 }

@@ -82,8 +82,8 @@ async fn a_ledger_that_is_held_is_given_up(place: Place) {
         ),
         Some(_) => (
             "BEGIN; LOCK TABLE attempts IN ACCESS EXCLUSIVE MODE; LOCK TABLE outboard_ledger IN ACCESS EXCLUSIVE MODE",
-            "the ledger did not answer in time: other processes keep it busy",
-            "try again; if that doesn't help, look for a process that hangs",
+            "the ledger did not answer in time",
+            "try again; if that doesn't help, look for a process that hangs or a server that is down",
         ),
     };
     holder.execute(sqlx::raw_sql(hold)).await.unwrap();
@@ -271,6 +271,12 @@ async fn a_server_that_refuses_is_told() {
         ErrorKind::NotFound,
         "the ledger's PostgreSQL server has no such database",
         "create it with `createdb`, or check the name in the ledger's URL",
+    );
+    is(
+        &refused(&format!("{}?sslmode=require", place.name)).await,
+        ErrorKind::Unavailable,
+        "no secure connection to the ledger's PostgreSQL server",
+        "check the server's certificate, and `sslmode` and `sslrootcert` in the ledger's URL",
     );
     let database = host.rsplit_once('/').unwrap().1;
     let setup = format!(

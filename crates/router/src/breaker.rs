@@ -91,6 +91,19 @@ impl Breaker {
         Self::Open(Pause { until, why: format!("after {failures}{in_a_row}, the last one because {last}") })
     }
 
+    /// In words, at `now` (milliseconds since 1970, UTC); nothing where it is closed.
+    #[must_use]
+    pub fn words(&self, now: u64) -> Option<String> {
+        match self {
+            Self::Closed => None,
+            Self::Open(Pause { until, why }) => {
+                let left = crate::words::time(until.saturating_sub(now) as f64 / 1e3);
+                Some(format!("paused for {left} {why}"))
+            }
+            Self::HalfOpen => Some("it failed before: its next task is a trial".into()),
+        }
+    }
+
     /// Of two breakers the one that holds for longer: a pause that a provider asked for ends none that it has earned,
     /// nor the reverse.
     #[must_use]

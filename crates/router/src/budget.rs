@@ -110,7 +110,8 @@ impl Budget {
     }
 
     /// The thresholds that are crossed. They act on the fullest of the caps that hold for all providers.
-    pub(crate) fn crossed(&self) -> Vec<Crossed> {
+    #[must_use]
+    pub fn crossed(&self) -> Vec<Crossed> {
         let shares = self.caps.iter().filter(|cap| cap.provider.is_none()).filter_map(|cap| Some((cap, cap.share()?)));
         let Some((cap, share)) = shares.max_by(|a, b| a.1.total_cmp(&b.1)) else { return Vec::new() };
         let crossed = self.thresholds.iter().filter(|threshold| share >= threshold.at);

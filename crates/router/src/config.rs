@@ -1,6 +1,6 @@
 //! The keys of `[router]` and `[budget]`.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use outboard_core::{NanoUsd, money::deserialize_usd};
 use serde::{Deserialize, Deserializer, de};
@@ -75,6 +75,23 @@ pub struct BudgetConfig {
     pub month_usd: Option<NanoUsd>,
     /// What happens as a budget fills.
     pub thresholds: Vec<Threshold>,
+    /// How long a job waits for what running tasks may give back.
+    #[serde(deserialize_with = "time_above_zero")]
+    pub wait: Duration,
+    /// For single providers, by id.
+    pub providers: BTreeMap<String, ProviderBudget>,
+}
+
+/// `[budget.providers.ID]`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProviderBudget {
+    /// For each day, UTC.
+    #[serde(deserialize_with = "limit")]
+    pub day_usd: Option<NanoUsd>,
+    /// For each month, UTC.
+    #[serde(deserialize_with = "limit")]
+    pub month_usd: Option<NanoUsd>,
 }
 
 impl Default for BudgetConfig {
@@ -85,6 +102,8 @@ impl Default for BudgetConfig {
             day_usd: Some(NanoUsd(5_000_000_000)),
             month_usd: None,
             thresholds: vec![Threshold { at: 0.8, action: crate::Action::PreferCheaper }],
+            wait: Duration::from_secs(600),
+            providers: BTreeMap::new(),
         }
     }
 }
@@ -132,15 +151,14 @@ mod tests {
     use super::*;
     use crate::Action;
 
+    /// The rest of the file is not ours.
     #[derive(Debug, PartialEq, Deserialize)]
-    #[serde(deny_unknown_fields)]
     struct File {
         router: RouterConfig,
         budget: BudgetConfig,
     }
 
-    /// The block for `config/default.toml`.
-    const DEFAULTS: &str = include_str!("../default.toml");
+    const DEFAULTS: &str = include_str!("../../../config/default.toml");
 
     #[test]
     fn the_file_of_defaults_states_every_key_with_its_default() {
@@ -150,7 +168,7 @@ mod tests {
         assert_eq!(toml::from_str::<BudgetConfig>("").unwrap(), BudgetConfig::default());
         // Every key stands there: a line that is left out is missing from what was read.
         let keys = |table: &str| toml::from_str::<toml::Table>(DEFAULTS).unwrap()[table].as_table().unwrap().len();
-        assert_eq!((keys("router"), keys("budget")), (7, 4));
+        assert_eq!((keys("router"), keys("budget")), (7, 6));
     }
 
     #[test]

@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+pub use outboard_core::job::Policy;
 use outboard_core::{
     Layer, NanoUsd, Result,
     layer::{self, Planned},
     task::OperationKind,
 };
-use serde::{Deserialize, Serialize};
 
 use crate::Reason;
 
@@ -44,7 +44,7 @@ pub struct Demand {
 }
 
 /// What a job is decided by.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Terms {
     /// What counts.
     pub policy: Policy,
@@ -54,19 +54,6 @@ pub struct Terms {
     pub overhead_share: f64,
     /// Whether a local provider may be chosen when others are enabled.
     pub local_fallback: bool,
-}
-
-/// What the choice among the possible providers goes by. Cost and time are those expected for all that is left.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Policy {
-    /// The least cost; among equals the least time.
-    Cheapest,
-    /// The least time; among equals the least cost.
-    Fastest,
-    /// The least cost + value of time × time; among equals the least cost.
-    #[default]
-    Balanced,
 }
 
 /// Floating-point operations for one sample.

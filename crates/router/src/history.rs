@@ -1,5 +1,7 @@
 //! The failures of a job since its last checkpoint.
 
+use outboard_core::{ErrorKind, Retry};
+
 use crate::{
     Reason,
     failure::{Failure, Next, Patience, after},
@@ -10,6 +12,22 @@ use crate::{
 #[derive(Clone, Debug, Default)]
 pub struct History {
     entries: Vec<Entry>,
+}
+
+/// Whether the same provider may do better later: workers crash, networks fail, machines are taken away.
+fn may_pass(failure: &Failure) -> bool {
+    use ErrorKind::*;
+    let kind = failure.error.kind();
+    match failure.error.retry() {
+        Retry::Never => false,
+        Retry::Same { .. } | Retry::Unknown { .. } => true,
+        Retry::Other => {
+            matches!(
+                kind,
+                WorkerUnhealthy | OutOfMemory | CapacityUnavailable | RateLimited | Unavailable | Timeout | Preempted
+            )
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -31,6 +49,19 @@ impl History {
             self.entries.push(Entry { failure, left: matches!(next, Next::Other | Next::Stop(_)), lost });
         }
         next
+    }
+
+    /// Gives another chance to providers that were left for what may pass, for when no other one is left; whether there
+    /// are any. Their failures still count. A task process that died twice in the same way at the same step would die
+    /// again.
+    pub fn forgive(&mut self) -> bool {
+        let deaths = |failure: &Failure| self.failures().filter(|other| poison::is_same_death(other, failure)).count();
+        let forgiven: Vec<usize> = (0..self.entries.len())
+            .filter(|&index| self.entries[index].left && may_pass(&self.entries[index].failure))
+            .filter(|&index| deaths(&self.entries[index].failure) < 2)
+            .collect();
+        forgiven.iter().for_each(|&index| self.entries[index].left = false);
+        !forgiven.is_empty()
     }
 
     /// A new checkpoint: what failed before it no longer counts.

@@ -24,7 +24,7 @@ mod words;
 pub use breaker::{Breaker, BreakerSettings, Pause};
 pub use budget::{Action, Budget, CapLeft, Crossed, Threshold};
 pub use candidate::Candidate;
-pub use config::{BudgetConfig, RouterConfig};
+pub use config::{BudgetConfig, ProviderBudget, RouterConfig};
 pub use decide::decide;
 pub use demand::{Demand, Flops, Policy, Terms, flops};
 pub use failure::{Failure, Next, Origin, Patience, after};

@@ -145,20 +145,23 @@ impl fmt::Display for Plan {
                 }
             }
         }
-        for Crossed { threshold, cap, share } in &self.crossed {
-            let so = match threshold.action {
-                Action::Warn => "",
-                Action::PreferCheaper => ": the cheapest provider is chosen",
-                Action::LocalOnly => ": only local providers are used",
-                Action::Stop => ": nothing is started",
-            };
-            if share.is_finite() {
-                writeln!(f, "{} of the {cap} budget is used{so}", percent(*share))?;
-            } else {
-                writeln!(f, "the {cap} budget is zero and something was spent{so}")?;
-            }
+        self.crossed.iter().try_for_each(|crossed| writeln!(f, "{crossed}"))
+    }
+}
+
+impl fmt::Display for Crossed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { threshold, cap, share } = self;
+        let so = match threshold.action {
+            Action::Warn => "",
+            Action::PreferCheaper => ": the cheapest provider is chosen",
+            Action::LocalOnly => ": only local providers are used",
+            Action::Stop => ": nothing is started",
+        };
+        match share.is_finite() {
+            true => write!(f, "{} of the {cap} budget is used{so}", percent(*share)),
+            false => write!(f, "the {cap} budget is zero and something was spent{so}"),
         }
-        Ok(())
     }
 }
 

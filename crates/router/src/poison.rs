@@ -9,14 +9,17 @@ use crate::Failure;
 pub(crate) fn between<'a>(failures: impl Iterator<Item = &'a Failure>) -> Option<String> {
     let deaths: Vec<_> = failures.filter(|failure| failure.died && may_be_the_job(failure.error.kind())).collect();
     let (second, first) = deaths.iter().enumerate().find_map(|(i, second)| {
-        let same = |first: &&&Failure| {
-            first.provider != second.provider && first.step == second.step && signature(first) == signature(second)
-        };
+        let same = |first: &&&Failure| first.provider != second.provider && is_same_death(first, second);
         Some((second, deaths[..i].iter().find(same)?))
     })?;
     let ((epoch, batch), providers) = (second.step, [&first.provider, &second.provider]);
     let providers = crate::words::list(&providers);
     Some(format!("on {providers} its task process died the same way at epoch {epoch}, batch {batch}: {}", second.error))
+}
+
+/// Whether the task process died both times, in the same way at the same step.
+pub(crate) fn is_same_death(one: &Failure, two: &Failure) -> bool {
+    one.died && two.died && one.step == two.step && signature(one) == signature(two)
 }
 
 pub(crate) fn error(why: &str, failure: &Failure) -> Error {

@@ -97,7 +97,8 @@ impl Priors {
                 load: 0.05,
                 down: TO_CLOUD,
                 up: FROM_CLOUD,
-                flops: CPU,
+                // Who sets up another machine has a faster one in mind; the first tasks tell.
+                flops: 4.0 * CPU,
                 mtbf: 7.0 * DAY,
             },
             // A plugin may be anything: slow to start, no faster than a core.

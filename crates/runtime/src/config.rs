@@ -3,6 +3,7 @@
 mod layers;
 
 use std::{
+    fmt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -15,6 +16,7 @@ use self::layers::{Layers, Origin};
 use crate::document::{Key, Step, displayed, fit};
 pub use outboard_cpu::Config as CpuConfig;
 pub use outboard_http::Config as HttpConfig;
+pub use outboard_router::{BudgetConfig, RouterConfig};
 
 /// All that can be configured.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -22,10 +24,30 @@ pub use outboard_http::Config as HttpConfig;
 pub struct Config {
     /// Folder for data sets, checkpoints and the records of jobs; absolute.
     pub home: PathBuf,
+    /// Where jobs, reservations and charges are written down: a path, absolute, or a `postgres://` URL.
+    pub ledger: LedgerPlace,
     /// When tasks are secured.
     pub checkpoint: Checkpoint,
     /// Where jobs may run.
     pub providers: Providers,
+    /// How the choice among them is made.
+    pub router: RouterConfig,
+    /// What tasks may cost.
+    pub budget: BudgetConfig,
+}
+
+/// The path of a SQLite file, or the URL of a PostgreSQL database, whose password `Debug` doesn't show.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct LedgerPlace(pub String);
+
+impl fmt::Debug for LedgerPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.split_once("://") {
+            Some((scheme, _)) => write!(f, "{scheme}://***"),
+            None => self.0.fmt(f),
+        }
+    }
 }
 
 /// When tasks are secured.
@@ -76,6 +98,14 @@ impl Config {
             Ok(())
         };
         resolve([Step::Name("home".into())].into_iter().collect(), &mut config.home)?;
+        let LedgerPlace(ledger) = &mut config.ledger;
+        if ledger.is_empty() {
+            *ledger = config.home.join("ledger.db").to_string_lossy().into_owned();
+        } else if !ledger.contains("://") {
+            let mut path = PathBuf::from(&*ledger);
+            resolve([Step::Name("ledger".into())].into_iter().collect(), &mut path)?;
+            *ledger = path.to_string_lossy().into_owned();
+        }
         for (index, worker) in config.providers.http.workers.iter_mut().enumerate() {
             let worker_key = ["providers", "http", "workers"].map(|name| Step::Name(name.into()));
             let key = |name: &str| worker_key.iter().cloned().chain([Step::Index(index), Step::Name(name.into())]);

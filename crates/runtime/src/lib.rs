@@ -10,11 +10,16 @@ mod nearest;
 mod record;
 mod registry;
 
-pub use client::{Client, Evaluation, Prediction, Predictions, Removed, Run, RunEvent, Started};
+pub use client::{
+    Budgets, Client, Evaluation, JobDetails, JobPlan, Prediction, Predictions, Providers, Reaped, Removed, Run,
+    RunEvent, Started,
+};
 pub use config::Config;
 pub use describe::{Description, LayerRow, describe};
 pub use job_file::{parse_job, read_job, write_job};
 pub use metrics::Quality;
-pub use outboard_core::{Error, ErrorKind, Event, Job, NanoUsd, Result, task};
+pub use outboard_core::{Error, ErrorKind, Event, Job, NanoUsd, Result, provider, task};
+pub use outboard_ledger as ledger;
+pub use outboard_router as router;
 pub use outboard_store::atomic::write as write_file;
-pub use record::{Report, Status, Summary};
+pub use record::{Move, Report, Status, Summary};

@@ -6,10 +6,10 @@ use std::{
 };
 
 use outboard_core::{
-    Digest, Error, ErrorKind, NanoUsd, Result, Task, TaskId,
+    Digest, Error, ErrorKind, NanoUsd, Result,
     error::IoContext,
     job::Job,
-    task::{Architecture, Checkpoint, Epoch},
+    task::{Architecture, Checkpoint, Epoch, Timings},
 };
 use outboard_protocol::Schema;
 use outboard_store::atomic;
@@ -27,6 +27,19 @@ pub enum Status {
     Interrupted,
     /// It ended with an error.
     Failed,
+}
+
+impl Status {
+    /// Its name, in records and lists.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Interrupted => "interrupted",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 /// Metrics of the epoch that became the model.
@@ -79,23 +92,27 @@ pub struct Report {
     pub seconds: f64,
     /// What it cost.
     pub cost: NanoUsd,
+    /// Where the time of its tasks went, as far as their providers told.
+    pub timings: Timings,
+    /// Where it went on elsewhere, and why.
+    pub moves: Vec<Move>,
     /// The model, once there is one.
     pub model: Option<PathBuf>,
     /// Folder of the model, the metrics and a copy of the job.
     pub output: PathBuf,
 }
 
-/// A task that was, or is about to be, handed to a provider.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct InFlight {
-    /// The provider's id.
-    pub(crate) provider: String,
-    pub(crate) task: Task,
-    /// Its name there, once it is known to be accepted.
-    pub(crate) id: Option<TaskId>,
-    /// Whether an earlier process handed it over.
-    #[serde(skip)]
-    pub(crate) resumed: bool,
+/// A job went on elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Move {
+    /// The provider that it left.
+    pub from: String,
+    /// The provider that it went to.
+    pub to: String,
+    /// Completed epochs then.
+    pub epoch: u32,
+    /// Why.
+    pub why: String,
 }
 
 /// All that is needed to go on with a job.
@@ -117,9 +134,11 @@ pub(crate) struct Record {
     pub(crate) epochs: Vec<Epoch>,
     pub(crate) stopped_early: bool,
     pub(crate) best_epoch: Option<u32>,
-    pub(crate) attempts: u32,
-    pub(crate) in_flight: Option<InFlight>,
     pub(crate) seconds: f64,
+    #[serde(default)]
+    pub(crate) timings: Timings,
+    #[serde(default)]
+    pub(crate) moves: Vec<Move>,
     pub(crate) cost: NanoUsd,
 }
 
@@ -197,6 +216,8 @@ impl Record {
             history: self.epochs.clone(),
             seconds: self.seconds,
             cost: self.cost,
+            timings: self.timings,
+            moves: self.moves.clone(),
             model,
             output: self.output.clone(),
         }

@@ -23,6 +23,12 @@ pub(crate) fn providers(config: &Config, store: &FolderStore) -> Result<Vec<Arc<
     Ok(providers)
 }
 
+/// Ids of the providers that are not enabled.
+pub(crate) fn disabled(config: &Config) -> Vec<&'static str> {
+    let all = [("http", config.providers.http.enabled), ("cpu", config.providers.cpu.enabled)];
+    all.into_iter().filter(|(_, enabled)| !enabled).map(|(id, _)| id).collect()
+}
+
 /// The provider has deadlines of its own for what stands still; those here are for what goes on for ever.
 fn http(config: &outboard_http::Config) -> Settings {
     /// A worker answers a cancellation after half a minute at the latest.

@@ -81,7 +81,7 @@ async fn train(script: Vec<(usize, Error)>, fallback: bool) -> Outcome {
     let config = Config::load(&Sources { directory: home.path().into(), environment, overrides }).unwrap();
     let store = FolderStore::open(home.path()).unwrap();
     let cpu = || CpuProvider::new(&config.providers.cpu, store.clone()).unwrap();
-    let info = ProviderInfo { id: "flaky".into(), ..cpu().info().clone() };
+    let info = ProviderInfo { id: "borrowed".into(), ..cpu().info().clone() };
     let (shown, submitted) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let flaky = Arc::new(Flaky { inner: cpu(), info, script: Mutex::new(script), shown, submitted });
     let mut providers: Vec<Arc<dyn ComputeProvider>> = vec![flaky.clone()];
@@ -107,13 +107,13 @@ async fn train(script: Vec<(usize, Error)>, fallback: bool) -> Outcome {
 async fn a_job_moves_on_and_ends_with_the_same_bytes() {
     let whole = train(Vec::new(), true).await;
     let report = whole.report.unwrap();
-    assert_eq!((report.status, report.provider.as_str(), whole.submitted), (Status::Succeeded, "flaky", 1));
+    assert_eq!((report.status, report.provider.as_str(), whole.submitted), (Status::Succeeded, "borrowed", 1));
 
     let crash = Error::new(ErrorKind::WorkerUnhealthy, "the worker crashed");
     let moved = train(vec![(5, crash)], true).await;
     let report = moved.report.unwrap();
     assert_eq!((report.status, report.provider.as_str()), (Status::Succeeded, "cpu"));
-    assert_eq!(moved.warnings, ["flaky failed: the worker crashed"]);
+    assert_eq!(moved.warnings, ["borrowed failed: the worker crashed"]);
     assert_eq!(report.history.len(), 20);
     assert!(moved.model == whole.model, "other weights");
 }
@@ -148,10 +148,15 @@ async fn a_job_that_is_wrong_is_not_tried_elsewhere() {
 }
 
 #[tokio::test]
-async fn when_every_provider_has_failed_all_causes_are_named() {
+async fn what_may_pass_is_tried_again_and_what_stays_is_not() {
+    let whole = train(Vec::new(), false).await;
     let gone = || Error::new(ErrorKind::Preempted, "the machine was taken away");
-    // Without a checkpoint in between, three failures are enough.
-    let failed = train(vec![(0, gone()), (0, gone()), (0, gone())], false).await;
-    assert_eq!(failed.report.unwrap_err().kind(), ErrorKind::Preempted);
-    assert_eq!((failed.submitted, failed.warnings.len()), (3, 3));
+    let again = train(vec![(0, gone()), (0, gone())], false).await;
+    assert_eq!((again.report.unwrap().status, again.submitted), (Status::Succeeded, 3));
+    assert!(again.model == whole.model, "other weights");
+
+    let locked = Error::new(ErrorKind::Unauthenticated, "the key is wrong");
+    let failed = train(vec![(0, locked.clone())], false).await;
+    assert_eq!(failed.report.unwrap_err().kind(), ErrorKind::Unauthenticated, "of a single provider, its own error");
+    assert_eq!((failed.submitted, failed.warnings.len()), (1, 1));
 }

@@ -143,6 +143,14 @@ impl Process {
         self.explain(error)
     }
 
+    /// Why it takes nothing any more: it has died, or else `error` says it and it is ended.
+    pub(crate) async fn end(mut self, error: Error) -> Error {
+        match timeout(BURIAL, self.child.wait()).await {
+            Ok(Ok(_)) => self.bury().await,
+            _ => self.kill(error).await,
+        }
+    }
+
     /// Why it died, without our doing: its output has ended.
     pub(crate) async fn bury(mut self) -> Error {
         let Ok(Ok(status)) = timeout(BURIAL, self.child.wait()).await else {

@@ -132,7 +132,7 @@ impl Supervisor {
         let patience = patience(envelope);
         let failed = |error: Error| (None, Ok(ended(envelope, Ending::Failed(Failure::from(&error)))));
         if let Err(error) = process.send(&Request::Run(Box::new(envelope.clone())), patience).await {
-            return (None, Err(process.kill(error).await));
+            return (None, Err(process.end(error).await));
         }
         let mut is_heard = false;
         // When it was asked to stop.

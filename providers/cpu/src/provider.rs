@@ -55,6 +55,7 @@ struct Live {
 struct Log {
     entries: Vec<Entry>,
     usage: Option<Usage>,
+    ended: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -93,12 +94,16 @@ impl Log {
 
     fn end(&mut self, phase: Phase, timings: Timings) {
         self.usage = Some(Usage::timed(timings));
+        self.ended = Some(Instant::now());
         self.push(Entry::Ended(phase));
     }
 }
 
-/// Ended tasks that are remembered, so that whoever asks late still gets the answer.
+/// Past so many tasks the old ones are forgotten.
 const REMEMBERED: usize = 256;
+
+/// How long an ended task is remembered at least, so that whoever asks late still gets the answer.
+const KEPT: Duration = Duration::from_secs(60);
 
 /// How long `cancel` waits for the end of a batch.
 const CANCEL_WAIT: Duration = Duration::from_secs(10);
@@ -190,7 +195,7 @@ impl ComputeProvider for CpuProvider {
                 return Ok(id);
             }
             if tasks.len() >= REMEMBERED {
-                tasks.retain(|_, task| !task.log.borrow().is_ended());
+                tasks.retain(|_, task| task.log.borrow().ended.is_none_or(|ended| ended.elapsed() < KEPT));
             }
             tasks.insert(id.clone(), live.clone());
         }

@@ -101,9 +101,9 @@ fn http(workers: &[SocketAddr], store: &FolderStore) -> HttpProvider {
     HttpProvider::new(&config, store.clone()).unwrap()
 }
 
-async fn milliseconds(work: impl Future<Output = ()>) -> f64 {
+async fn milliseconds<T>(work: impl Future<Output = Result<T>>) -> f64 {
     let began = Instant::now();
-    work.await;
+    work.await.unwrap();
     began.elapsed().as_secs_f64() * 1e3
 }
 
@@ -138,28 +138,19 @@ async fn added_time(folder: &Path) {
         }
         let direct = || {
             let stop = AtomicBool::new(false);
-            execute(&operations[0], &Folder(&stores[0]), &stop, &mut |_: Event| {}).unwrap();
+            execute(&operations[0], &Folder(&stores[0]), &stop, &mut |_: Event| {})
         };
         times[0].push(milliseconds(async { tokio::task::block_in_place(direct) }).await);
         let (one, two) = (task(&operations[1]), task(&operations[3]));
-        times[1].push(
-            milliseconds(async {
-                let _ = cpu.run(&one, pending(), |_| {}).await.unwrap();
-            })
-            .await,
-        );
+        times[1].push(milliseconds(cpu.run(&one, pending(), |_| {})).await);
         let envelope = Envelope::new(task(&operations[2]), PATIENCE, PATIENCE);
         let run = async {
             let result = stdio.run(&envelope, pending(), |_| {}).await;
             assert!(matches!(result.ended, Ending::Finished(_)), "{result:?}");
+            Ok(())
         };
         times[2].push(milliseconds(run).await);
-        times[3].push(
-            milliseconds(async {
-                let _ = http.run(&two, pending(), |_| {}).await.unwrap();
-            })
-            .await,
-        );
+        times[3].push(milliseconds(http.run(&two, pending(), |_| {})).await);
     }
     println!("  direct  {:6.2} ms in all", median(times[0].clone()));
     for (index, (name, goal)) in [("cpu", 0.2), ("stdio", 1.0), ("http", 3.0)].into_iter().enumerate() {

@@ -211,7 +211,8 @@ impl User {
 
     /// Every file and folder below the working directory, but for the folders that every command makes.
     fn tree(&self) -> Vec<PathBuf> {
-        let made = ["home", "home/blobs", "home/scratch"].map(|name| self.path().join(name));
+        let made = ["home", "home/blobs", "home/scratch", "home/ledger.db", "home/ledger.db-wal", "home/ledger.db-shm"]
+            .map(|name| self.path().join(name));
         let mut all = vec![self.path().to_path_buf()];
         let mut next = 0;
         while let Some(folder) = all.get(next) {
@@ -242,6 +243,12 @@ fn clean_command() -> Command {
     }
     command.env("RUST_BACKTRACE", "0").stdin(Stdio::null());
     command
+}
+
+/// Whether drills run their full counts: `cargo xtask test --all` says so. Otherwise about a tenth.
+#[must_use]
+pub fn is_thorough() -> bool {
+    std::env::var_os("TEST_THOROUGH").is_some()
 }
 
 /// Waits for the end of a command that was started.

@@ -179,6 +179,8 @@ fn outputs_that_cannot_be_written() {
         let text = user.refused(&["train", "job.toml", "--output", "/proc/out"]);
         assert!(text.starts_with("error: cannot create the folder /proc/out: "), "{text}");
     }
+    // The data stays in the store, for whoever asks about it again.
+    assert_eq!(user.run(&["predict", MODEL, "digits.csv"]).code, 0);
     assert_eq!(
         user.refused(&["predict", MODEL, "digits.csv", "--output", "none/out.csv"]),
         "error: cannot write none/out.csv: no such file or folder\n  try: check the path\n"

@@ -210,7 +210,7 @@ fn a_full_disk_keeps_the_last_checkpoint() {
     fs::create_dir(user.path().join("small")).unwrap();
     // A file system of its own, with room for the data and one checkpoint, but not for a second beside it.
     let script = format!(
-        "mount -t tmpfs -o size=850k none small && export OUTBOARD_HOME=$PWD/small && \
+        "mount -t tmpfs -o size=850k none small && export OUTBOARD_HOME=$PWD/small OUTBOARD_LEDGER=$PWD/ledger.db && \
          {bin} train job.toml --json --output out {often} >first.json 2>first.txt; echo $? >first.code; \
          mount -o remount,size=20m none small && \
          {bin} train --json --resume $(ls small/jobs) {often} >second.json 2>second.txt; echo $? >second.code",

@@ -26,7 +26,7 @@ fn the_first_command_of_the_readme_trains_on_real_data() {
     let find = |name: &str| *lines.iter().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("no {name}"));
     let accuracy: f64 = find("accuracy").split_whitespace().nth(1).unwrap().parse().unwrap();
     assert!(accuracy >= 0.95, "{accuracy}");
-    assert_eq!(find("cost").split_whitespace().collect::<Vec<_>>(), ["cost", "$0.00", "(local)"]);
+    assert_eq!(find("cost").split_whitespace().collect::<Vec<_>>(), ["cost", "$0.00", "(free)"]);
     assert!(done.stdout.contains("validation loss, epochs 1 to 20"));
 
     // The commands that the summary gives run as they are.
@@ -251,4 +251,15 @@ fn models_configuration_and_completions_can_be_shown() {
     assert!(row("providers.cpu.threads").ends_with("--set"));
     assert!(row("providers.cpu.enabled").ends_with("default"));
     assert!(user.run(&["completions", "bash"]).stdout.contains("_outboard()"));
+}
+
+#[test]
+fn the_configuration_of_every_situation_is_read() {
+    for file in fs::read_dir(repository().join("config/examples")).unwrap() {
+        let path = file.unwrap().path();
+        let user = User::new();
+        user.write("outboard.toml", &fs::read_to_string(&path).unwrap());
+        let done = user.run(&["config", "show"]);
+        assert_eq!(done.code, 0, "{}: {}", path.display(), done.stderr);
+    }
 }

@@ -1,7 +1,7 @@
 //! The suites that run other programs.
 
 use std::{
-    fs,
+    env, fs,
     path::{Path, PathBuf},
     process::Command,
     time::Instant,
@@ -14,7 +14,7 @@ use super::{
     outcome::Outcome,
     output::{CargoTests, PythonTests},
 };
-use crate::{command, python, tools, workspace::Workspace};
+use crate::{command, postgres, python, tools, workspace::Workspace};
 
 /// Where the tests of the Python package lie.
 pub(super) const PYTHON_TESTS: &str = "tests/python";
@@ -66,16 +66,32 @@ pub(super) fn dependencies(workspace: &Workspace) -> Result<Outcome> {
 }
 
 pub(super) fn unit(workspace: &Workspace) -> Result<Outcome> {
-    cargo_tests(&mut workspace.cargo("test --no-fail-fast --workspace --exclude outboard-e2e -- --show-output"))
+    const OTHERS: &str = "--exclude outboard-e2e --exclude outboard-ledger";
+    cargo_tests(&mut workspace.cargo(&format!("test --no-fail-fast --workspace {OTHERS} -- --show-output")))
 }
 
-pub(super) fn e2e(workspace: &Workspace) -> Result<Outcome> {
-    let program = workspace.program()?;
-    cargo_tests(
-        workspace
-            .cargo("test --no-fail-fast --package outboard-e2e -- --show-output")
-            .env("TEST_OUTBOARD_BIN", program),
-    )
+/// On the server that is named, or else on one of our own. Where there can be none, the tests that need it are skipped.
+pub(super) fn ledger(workspace: &Workspace) -> Result<Outcome> {
+    const SERVER: &str = "OUTBOARD_TEST_POSTGRES";
+    let mut tests = workspace.cargo("test --no-fail-fast --package outboard-ledger -- --show-output");
+    let _server = if env::var_os(SERVER).is_some() {
+        None
+    } else {
+        let server = postgres::Server::start(workspace)?;
+        tests.env(SERVER, server.as_ref().map_or("", |server| &server.url));
+        server
+    };
+    cargo_tests(&mut tests)
+}
+
+/// Drills run about a tenth of their counts, unless `thorough`.
+pub(super) fn e2e(workspace: &Workspace, thorough: bool) -> Result<Outcome> {
+    let mut tests = workspace.cargo("test --no-fail-fast --package outboard-e2e -- --show-output");
+    tests.env("TEST_OUTBOARD_BIN", workspace.program()?);
+    if thorough {
+        tests.env("TEST_THOROUGH", "1");
+    }
+    cargo_tests(&mut tests)
 }
 
 pub(super) fn store(workspace: &Workspace) -> Result<Outcome> {

@@ -67,6 +67,8 @@ pub(crate) fn finished(printer: &Printer, report: &Report, resume: &str) {
         "metrics": report.metrics,
         "seconds": report.seconds,
         "cost_usd": report.cost.as_usd(),
+        "timings": report.timings,
+        "moves": report.moves,
         "model": report.model,
         "output": report.output,
         "stopped_early": report.stopped_early,

@@ -3,6 +3,7 @@
 pub(crate) mod curve;
 pub(crate) mod json;
 pub(crate) mod quality;
+pub(crate) mod table;
 pub(crate) mod text;
 
 use std::{

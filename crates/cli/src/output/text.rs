@@ -4,7 +4,7 @@ use std::{io::Write, path::Path, time::Duration};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use outboard::{
-    Error, Event, Report, RunEvent, Started, Status,
+    Error, Event, Move, Report, RunEvent, Started, Status,
     task::{Epoch, Progress},
 };
 
@@ -127,9 +127,13 @@ impl<'a> Text<'a> {
         let early = if report.stopped_early { ", stopped early" } else { "" };
         let best = report.best_epoch.map_or(String::new(), |best| format!(", kept the best: {best}"));
         row("epochs", format!("{}{early}{best}", report.epochs));
-        row("time", format!("{:.2} s", report.seconds));
-        row("cost", if report.cost.0 == 0 { "$0.00 (local)".into() } else { report.cost.to_string() });
+        row("time", format!("{:.2} s{}", report.seconds, phases(report)));
+        row("cost", if report.cost.0 == 0 { "$0.00 (free)".into() } else { report.cost.to_string() });
         row("provider", report.provider.clone());
+        for (n, Move { from, to, epoch, why }) in report.moves.iter().enumerate() {
+            let name = if n == 0 { "moves" } else { "" };
+            row(name, format!("{from} to {to} after epoch {epoch}: {why}"));
+        }
         if let Some(model) = &report.model {
             let (program, model) = (program(), shown(model));
             row("model", model.clone());
@@ -139,6 +143,21 @@ impl<'a> Text<'a> {
             row("predict", format!("{program} predict {model} {data}"));
         }
     }
+}
+
+/// Where the time of the tasks went, but for what is too short to be told.
+fn phases(report: &Report) -> String {
+    let t = &report.timings;
+    let phases = [
+        (t.compute, "computing"),
+        (t.queue, "waiting"),
+        (t.boot, "starting"),
+        (t.download + t.upload, "in transfers"),
+        (t.load, "loading"),
+    ];
+    let told = phases.iter().filter(|(seconds, _)| *seconds >= 0.005);
+    let told: Vec<_> = told.map(|(seconds, what)| format!("{seconds:.2} s {what}")).collect();
+    if told.is_empty() { String::new() } else { format!(": {}", told.join(", ")) }
 }
 
 /// Prints a failure to standard error.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::layer::Planned;
 
 const JOB: &str = r#"
 [model]
@@ -152,4 +153,49 @@ fn steps_follow_drop_last() {
     assert_eq!(train.steps_per_epoch(130), 3);
     train.drop_last = true;
     assert_eq!(train.steps_per_epoch(130), 2);
+}
+
+#[test]
+fn a_batch_norm_needs_more_than_one_row() {
+    use crate::layer::{BatchNorm, plan};
+    let norm = || BatchNorm { eps: 1e-5, momentum: 0.1 };
+    let of = |layer: Layer, input: &[usize]| plan(&[Layer::Residual { layers: vec![layer] }], input).unwrap();
+    let flat = of(Layer::BatchNorm1d(norm()), &[4]);
+    let check = |plan: &[Planned], batch_size: usize, drop_last: bool, rows: usize| {
+        let train = Train { batch_size, drop_last, ..job().train };
+        train.check_batch_norms(plan, rows).map_err(|e| e.report())
+    };
+    assert_eq!(
+        check(&flat, 64, false, 129),
+        Err(
+            "layer 0.body.0 (batch_norm1d) needs more than one row in a batch, but 129 training rows in batches of 64 \
+             leave one over\n  key: train.drop_last\n  try: set `drop_last = true` under [train], or another \
+             `batch_size`"
+                .into()
+        )
+    );
+    assert_eq!(
+        check(&flat, 1, true, 129),
+        Err("layer 0.body.0 (batch_norm1d) needs more than one row in a batch, but `batch_size` is 1\n  \
+             key: train.batch_size\n  try: set `batch_size` to at least 2, with `drop_last = true` if one row is left \
+             over"
+            .into())
+    );
+    assert_eq!(check(&flat, 64, true, 129), Ok(()));
+    assert_eq!(check(&flat, 64, false, 130), Ok(()));
+    // A channel of an image has many values in one row.
+    assert_eq!(check(&of(Layer::BatchNorm2d(norm()), &[4, 3, 3]), 1, false, 129), Ok(()));
+}
+
+#[test]
+fn layers_inside_of_layers_can_be_frozen() {
+    use crate::layer::plan;
+    let layers = [Layer::Residual { layers: vec![Layer::Linear { out: 4, bias: true }] }];
+    let plan = plan(&[&layers[..], &[Layer::Linear { out: 2, bias: true }]].concat(), &[4]).unwrap();
+    let freeze = |name: &str| Train { freeze: vec![name.into()], ..job().train };
+    for name in ["0", "0.body", "0.body.0", "0.body.0.bias"] {
+        freeze(name).check_freeze(&plan).unwrap();
+        assert!(freeze(name).is_frozen("0.body.0.bias"));
+    }
+    assert!(freeze("0.weight").check_freeze(&plan).is_err());
 }

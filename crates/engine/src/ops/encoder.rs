@@ -202,6 +202,10 @@ impl Op for Encoder {
         let samples = x.par_chunks(size).zip(y.par_chunks_mut(size)).zip(&mut self.parts).enumerate();
         samples.with_max_len(1).for_each(|(index, ((x, y), part))| {
             block.forward(part, pass, index * rows, weights, x, y);
+            if !pass.training {
+                // Only the way back needs it, and evaluation takes many rows.
+                *part = Part::default();
+            }
         });
     }
 

@@ -121,6 +121,10 @@ impl Op for Recurrent {
                 Cell::Lstm => lstm::forward(shape, part, weights, y),
                 Cell::Gru => gru::forward(shape, part, weights, y),
             }
+            if !pass.training {
+                // Only the way back needs it, and evaluation takes many rows.
+                *part = Part::default();
+            }
         });
     }
 

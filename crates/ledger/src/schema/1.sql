@@ -31,9 +31,12 @@ CREATE TABLE attempts (
     task BLOB,
     CHECK (charged = 0 OR state IN ('settled', 'assumed'))
 );
-CREATE INDEX attempts_by_state ON attempts (state, expires_at);
 CREATE INDEX attempts_by_age ON attempts (reserved_at);
-CREATE INDEX attempts_by_job ON attempts (job, state);
+CREATE INDEX attempts_by_job ON attempts (job, reserved_at);
+CREATE INDEX assumed ON attempts (reserved_at) WHERE state = 'assumed';
+-- What is held is summed from this one alone, over all scopes.
+CREATE INDEX live ON attempts (expires_at, job, sweep, day, month, provider, reserved, state)
+    WHERE state IN ('reserved', 'submitting', 'accepted');
 -- The charges of a scope are summed from one of these alone. What is free needs no summing.
 CREATE INDEX charges_by_job ON attempts (job, provider, charged) WHERE charged > 0;
 CREATE INDEX charges_by_sweep ON attempts (sweep, provider, charged) WHERE charged > 0;

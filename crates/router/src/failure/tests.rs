@@ -74,6 +74,39 @@ fn a_task_gets_a_second_try_in_its_place_and_then_another_provider() {
 }
 
 #[test]
+fn what_may_pass_is_forgiven_once_no_other_provider_is_left() {
+    let mut history = History::default();
+    assert!(!history.forgive());
+    for kind in [ErrorKind::Unavailable, ErrorKind::WorkerUnhealthy] {
+        next(&mut history, failure("home", kind));
+    }
+    next(&mut history, failure("runpod", ErrorKind::Unauthenticated));
+    assert!(history.forgive());
+    assert_eq!(
+        history.excluded().iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(),
+        ["runpod"],
+        "a key stays wrong"
+    );
+    assert!(!history.forgive(), "nobody is left to forgive");
+    assert_eq!(history.failures().count(), 3, "they still count");
+}
+
+#[test]
+fn the_same_death_twice_is_not_forgiven() {
+    let mut history = History::default();
+    next(&mut history, death("home", "the task process died (signal: 6 (SIGABRT))"));
+    assert!(history.forgive());
+    next(&mut history, death("home", "the task process died (signal: 6 (SIGABRT))"));
+    assert!(!history.forgive());
+    assert_eq!(history.excluded().len(), 1);
+    // Another signal is another death.
+    let mut history = History::default();
+    next(&mut history, death("home", "the task process died (signal: 6 (SIGABRT))"));
+    next(&mut history, death("home", "the task process died (signal: 11 (SIGSEGV))"));
+    assert!(history.forgive());
+}
+
+#[test]
 fn a_call_was_tried_by_its_wrapper_and_is_not_tried_again() {
     for kind in [ErrorKind::RateLimited, ErrorKind::Unavailable, ErrorKind::Timeout] {
         assert_eq!(next(&mut History::default(), failure("runpod", kind)), "other");

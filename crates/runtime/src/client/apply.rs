@@ -1,24 +1,14 @@
 //! Evaluates models and predicts with them.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fs, path::Path};
 
-use outboard_core::{
-    ComputeProvider, ComputeProviderExt, Digest, Error, ErrorKind, Result, Retry, Task,
-    error::IoContext,
-    job::Loss,
-    task::{Architecture, Metrics, Operation, Outcome, PredictTask},
-};
+use outboard_core::{Error, ErrorKind, Result, error::IoContext, job::Loss, task::Metrics};
 use outboard_data::{read_features, read_labelled};
 use outboard_engine::loss::{self, LossSums, Targets};
-use outboard_protocol::{Dataset, ModelFile, Target, TargetColumn, Tensor, tensors};
-use outboard_store::FolderStore;
+use outboard_protocol::{Dataset, ModelFile, Target, TargetColumn, Tensor};
 
-use super::{Client, attempts::choose, blocking, new_id};
-use crate::{metrics::Quality, registry};
+use super::{Client, blocking, desk::Desk};
+use crate::metrics::Quality;
 
 /// Rows whose loss is worked out at a time, as workers do it.
 const ROWS: usize = 256;
@@ -119,79 +109,6 @@ impl Client {
             Ok((file, data))
         })
         .await
-    }
-}
-
-/// Where one task is done whose blobs are needed no longer than it: apart from those of others, which may be the same.
-#[derive(Debug)]
-struct Desk {
-    id: String,
-    folder: PathBuf,
-    store: FolderStore,
-    providers: Vec<Arc<dyn ComputeProvider>>,
-}
-
-impl Desk {
-    fn new(client: &Client, name: &str) -> Result<Self> {
-        let id = new_id(name);
-        let folder = client.config.home.join("scratch").join(&id);
-        let store = FolderStore::open(&folder)?;
-        let providers = registry::providers(&client.config, &store)?;
-        Ok(Self { id, folder, store, providers })
-    }
-
-    /// Where the model ran, and what it gives for the rows.
-    async fn outputs(&self, file: &ModelFile, data: &Dataset) -> Result<(String, Tensor)> {
-        let operation = |model, weights, data| Operation::Predict(PredictTask { model, weights, data });
-        let (provider, outcome) = self.apply(file, data, operation).await?;
-        let Outcome::Predict { outputs } = outcome else {
-            let what = format!("the provider answered a prediction with {outcome:?}");
-            return Err(Error::new(ErrorKind::Unexpected, what));
-        };
-        let corrupt = |what: &str| Error::new(ErrorKind::CorruptPayload, what);
-        let outputs = tensors::decode(&self.store.read(&outputs)?)?
-            .remove("outputs")
-            .ok_or_else(|| corrupt("the provider's answer has no tensor `outputs`"))?;
-        match outputs.shape[..] == [data.rows(), file.facts.schema.target.outputs()] {
-            true => Ok((provider, outputs)),
-            false => Err(corrupt("the provider's answer has another shape than the targets")),
-        }
-    }
-
-    async fn apply(
-        &self,
-        file: &ModelFile,
-        data: &Dataset,
-        operation: impl FnOnce(Architecture, Digest, Digest) -> Operation,
-    ) -> Result<(String, Outcome)> {
-        let (weights, data) = (self.store.write(&file.encode()?)?, self.store.write(&data.encode()?)?);
-        let model = Architecture { layers: file.facts.layers.clone(), input: file.facts.input.clone() };
-        let operation = operation(model, weights, data);
-        let mut failures = Vec::new();
-        loop {
-            let provider = choose(&self.providers, &failures).await?;
-            let id = provider.info().id.clone();
-            // Nothing of it is kept, so another attempt is another task.
-            let key = format!("{}/{}", self.id, failures.len() + 1);
-            let (attempt, operation) = (key.clone(), operation.clone());
-            let task = Task { key, job: self.id.clone(), attempt, operation, limit: None };
-            match provider.run(&task, std::future::pending(), |_| {}).await {
-                Ok(outcome) => return Ok((id, outcome)),
-                Err(error) if error.retry() == Retry::Never => return Err(error),
-                Err(error) => {
-                    tracing::warn!(provider = id, %error, "moving on");
-                    failures.push((id, error));
-                }
-            }
-        }
-    }
-}
-
-impl Drop for Desk {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.folder) {
-            tracing::warn!(folder = %self.folder.display(), %error, "cannot remove what a task needed");
-        }
     }
 }
 

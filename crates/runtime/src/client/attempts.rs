@@ -1,80 +1,55 @@
-//! Runs a job's tasks: one provider after the other, until one of them ends it.
+//! Runs a job's tasks, one after the other, wherever the router sends them, until one of them ends it.
 
-use std::{
-    future::Future,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, fs, future::Future, path::PathBuf, time::Duration};
 
 use futures_util::FutureExt;
 use outboard_core::{
-    ComputeProvider, ComputeProviderExt, Error, ErrorKind, Event, Result, Retry, Task, TaskId,
-    provider::Health,
-    task::{Ended, Operation, Outcome, TrainTask},
+    ComputeProvider, ComputeProviderExt, Digest, Error, ErrorKind, Event, Result, Retry,
+    task::{Checkpoint, Ended, Operation, OperationKind, Outcome, TaskState, TrainTask},
 };
+use outboard_protocol::envelope::now;
+use outboard_router::{Choice, Demand, Failure, Flops, Next, Origin, flops};
 use tokio::sync::Notify;
 
-use super::{Run, RunEvent, Started, keeper::Keeper, stop_or_deadline};
-use crate::record::{InFlight, Status};
-
-/// Failures without a new checkpoint after which a provider is left for the next.
-const PATIENCE: usize = 3;
+use super::{
+    Run, RunEvent, Started,
+    dispatch::{Dispatcher, Flight, Stop, demand},
+    jobs::{STOP, forget_stop},
+    keeper::Keeper,
+    stop_or_deadline,
+};
+use crate::record::{Move, Status};
 
 /// Time between two looks for a task that can't be reached.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// What one attempt came to.
+enum End {
+    /// Its last state.
+    State(TaskState),
+    /// A call failed; how the task stands isn't known.
+    Lost(Error),
+}
 
 impl Run {
     /// Trains to the end, moving on when a provider fails.
     pub(super) async fn train<S, O>(&mut self, stop: S, observe: &mut O) -> Result<()>
     where
-        S: Future<Output = ()> + Send,
+        S: Future<Output = ()> + Send + 'static,
         O: FnMut(RunEvent) + Send,
     {
         let limits = &self.record.job.limits;
         let used = Duration::from_secs_f64(self.record.seconds);
-        let stop = stop_or_deadline(stop, limits.deadline.map(|limit| limit.saturating_sub(used))).shared();
-        let mut failures: Vec<(String, Error)> = Vec::new();
-        let mut announced = false;
-        let (ended, late) = loop {
-            let provider = self.hand_over(&failures).await?;
-            if !announced {
-                observe(RunEvent::Started(self.started(&*provider)?));
-                announced = true;
-            }
-            let before = self.record.checkpoint;
-            let outcome = self.attempt(&*provider, stop.clone(), observe).await;
-            if self.record.checkpoint != before {
-                failures.clear();
-            }
-            let error = match outcome {
-                Ok(Outcome::Train { ended: Ended::Limit, .. }) => {
-                    self.record.in_flight = None;
-                    continue;
-                }
-                Ok(Outcome::Train { ended, .. }) => break (ended, stop.peek() == Some(&true)),
-                Ok(other) => {
-                    Error::new(ErrorKind::Unexpected, format!("the provider answered a training task with {other:?}"))
-                }
-                Err(error) => error,
-            };
-            let resumed = self.record.in_flight.take().is_some_and(|flight| flight.resumed);
-            if resumed && error.kind() == ErrorKind::NotFound {
-                tracing::info!("the task ended with the process that handed it over");
-                continue;
-            }
-            if stop.peek().is_some() && error.kind() == ErrorKind::Cancelled {
-                break (Ended::Cancelled, stop.peek() == Some(&true));
-            }
-            if error.retry() == Retry::Never {
-                return Err(error);
-            }
-            let id = provider.info().id.clone();
-            observe(RunEvent::Task(Event::Warning { message: format!("{id} failed: {error}") }));
-            failures.push((id, error));
-        };
-        self.record.in_flight = None;
+        forget_stop(&self.folder)?;
+        let stop = stop_or_asked(stop, self.folder.join(STOP));
+        let stop = stop_or_deadline(stop, limits.deadline.map(|limit| limit.saturating_sub(used)));
+        let stop: Stop = (Box::pin(stop) as std::pin::Pin<Box<dyn Future<Output = bool> + Send>>).shared();
+        let mut dispatcher = self.dispatcher().await?;
+        let trained = self.tasks(&mut dispatcher, &stop, observe).await;
+        self.record.cost = dispatcher.cost().await?;
+        let ended = trained?;
         match ended {
-            Ended::Cancelled if late => {
+            Ended::Cancelled if stop.peek() == Some(&true) => {
                 let limit = self.record.job.limits.deadline.unwrap_or_default();
                 Err(Error::new(ErrorKind::Timeout, format!("the job's deadline of {limit:?} has passed"))
                     .at("key", "limits.deadline"))
@@ -92,75 +67,159 @@ impl Run {
         }
     }
 
-    /// Chooses a provider and writes down what it is about to be given, unless a task of an earlier process may still
-    /// be running.
-    async fn hand_over(&mut self, failures: &[(String, Error)]) -> Result<Arc<dyn ComputeProvider>> {
-        let providers = &self.client.providers;
-        if let Some(flight) = &self.record.in_flight
-            && let Some(provider) = providers.iter().find(|p| p.info().id == flight.provider)
-        {
-            return Ok(provider.clone());
+    async fn tasks<O>(&mut self, dispatcher: &mut Dispatcher, stop: &Stop, observe: &mut O) -> Result<Ended>
+    where
+        O: FnMut(RunEvent) + Send,
+    {
+        let mut flight = dispatcher.resume().await?;
+        let mut seen = BTreeSet::new();
+        let mut has_begun = false;
+        let mut why = String::new();
+        loop {
+            if stop.peek().is_some() && flight.is_none() {
+                return Ok(Ended::Cancelled);
+            }
+            let mut current = match flight.take() {
+                Some(flight) => flight,
+                None => match self.hand_over(dispatcher, &seen, stop, !has_begun, observe).await {
+                    Err(error) if stop.peek().is_some() && error.kind() == ErrorKind::Cancelled => continue,
+                    handed => handed?,
+                },
+            };
+            self.goes_on(&*current.provider, &why);
+            if !has_begun {
+                observe(RunEvent::Started(self.started(&*current.provider)?));
+                has_begun = true;
+            }
+            seen.insert(self.record.provider.clone());
+            let before = self.record.checkpoint;
+            let end = self.attempt(dispatcher, &mut current, stop, observe).await?;
+            let progressed = self.record.checkpoint != before;
+            if progressed {
+                dispatcher.history.progressed();
+            }
+            let (error, of) = match end {
+                End::State(state) => {
+                    self.record.timings += state.usage.unwrap_or_default().timings;
+                    dispatcher.settle(&current, &state, self.flops_since(&before)?).await?;
+                    match state.outcome() {
+                        Ok(Outcome::Train { ended: Ended::Limit, .. }) if progressed => continue,
+                        Ok(Outcome::Train { ended: Ended::Limit, .. }) => (stuck(&current), Origin::Task),
+                        Ok(Outcome::Train { ended: Ended::Complete, checkpoint }) if !self.is_last(&checkpoint) => {
+                            continue;
+                        }
+                        Ok(Outcome::Train { ended, .. }) => return Ok(ended),
+                        Ok(other) => {
+                            let message = format!("the provider answered a training task with {other:?}");
+                            (Error::new(ErrorKind::Unexpected, message), Origin::Task)
+                        }
+                        Err(error) => (error, Origin::Task),
+                    }
+                }
+                End::Lost(error) if current.resumed && error.kind() == ErrorKind::NotFound => {
+                    tracing::info!(
+                        attempt = current.task.attempt,
+                        "the task ended with the process that handed it over"
+                    );
+                    dispatcher.forget(&current).await?;
+                    continue;
+                }
+                End::Lost(error) => (error, Origin::Call),
+            };
+            if stop.peek().is_some() && error.kind() == ErrorKind::Cancelled {
+                return Ok(Ended::Cancelled);
+            }
+            let step = (self.record.checkpoint.epoch, self.record.checkpoint.step_in_epoch);
+            let failure = Failure {
+                provider: self.record.provider.clone(),
+                attempt: current.task.attempt.clone(),
+                at: now(),
+                died: of == Origin::Task && error.is_death(),
+                error: error.clone(),
+                of,
+                step,
+            };
+            let next = dispatcher.history.after(failure, &self.client.config.router.patience);
+            if let Next::LookAgain { .. } = next {
+                tracing::info!(%error, "looking for the task again");
+                tokio::time::sleep(LOOK_AGAIN).await;
+                flight = Some(current);
+                continue;
+            }
+            if of == Origin::Call {
+                dispatcher.abandon(&current, &error).await?;
+            }
+            let id = &self.record.provider;
+            match next {
+                Next::Stop(error) => return Err(error),
+                Next::Same { after } => {
+                    observe(warning(format!("{id} failed: {error}")));
+                    tokio::select! { () = tokio::time::sleep(after) => {}, _ = stop.clone() => {} }
+                }
+                _ => observe(warning(format!("{id} failed: {error}"))),
+            }
+            why = error.to_string();
         }
-        let provider = choose(providers, failures).await?;
-        let record = &mut self.record;
-        record.attempts += 1;
-        record.status = Status::Running;
+    }
+
+    /// Decides where the next task runs, and says what the budget has to say, once.
+    async fn hand_over<O>(
+        &mut self,
+        dispatcher: &mut Dispatcher,
+        seen: &BTreeSet<String>,
+        stop: &Stop,
+        is_first: bool,
+        observe: &mut O,
+    ) -> Result<Flight>
+    where
+        O: FnMut(RunEvent) + Send,
+    {
+        let demand = self.demand(dispatcher, seen)?;
+        let record = &self.record;
         let at = record.checkpoint;
-        let key = format!("{}/train/{}.{}/{}", record.id, at.epoch, at.step_in_epoch, record.attempts);
-        let task = Task {
-            attempt: key.clone(),
-            key,
-            job: record.id.clone(),
-            operation: Operation::Train(Box::new(TrainTask {
+        let operation = |choice: &Choice| {
+            let task = TrainTask {
                 model: record.model.clone(),
                 train: record.job.train.clone(),
                 data: record.data,
                 validation: record.validation,
                 checkpoint: at.digest,
-                until_epoch: record.job.train.epochs,
+                until_epoch: at.epoch.saturating_add(choice.epochs).min(record.job.train.epochs),
                 checkpoint_every: self.client.config.checkpoint.every,
-            })),
-            limit: None,
-        };
-        record.provider = provider.info().id.clone();
-        record.in_flight = Some(InFlight { provider: record.provider.clone(), task, id: None, resumed: false });
-        record.save(&self.folder)?;
-        Ok(provider)
-    }
-
-    /// Follows the task in flight to its end. One that can't be reached is looked for until it can no longer run.
-    async fn attempt<S, O>(&mut self, provider: &dyn ComputeProvider, stop: S, observe: &mut O) -> Result<Outcome>
-    where
-        S: Future<Output = bool> + Clone + Send,
-        O: FnMut(RunEvent) + Send,
-    {
-        let mut lost: Option<Instant> = None;
-        loop {
-            let error = match self.follow(provider, stop.clone(), observe).await {
-                Ok(outcome) => return Ok(outcome),
-                Err(error) => error,
             };
-            let Retry::Unknown { until } = error.retry() else { return Err(error) };
-            if lost.get_or_insert_with(Instant::now).elapsed() >= until {
-                return Err(error.with_retry(Retry::Other));
-            }
-            tracing::info!(%error, "looking for the task again");
-            tokio::time::sleep(LOOK_AGAIN).await;
+            (format!("train/{}.{}", at.epoch, at.step_in_epoch), Operation::Train(Box::new(task)))
+        };
+        let (flight, plan) = dispatcher.dispatch(&demand, operation, stop, |text| observe(warning(text))).await?;
+        if is_first {
+            plan.crossed.iter().for_each(|crossed| observe(warning(crossed.to_string())));
         }
+        tracing::debug!(%plan, "decided");
+        Ok(flight)
     }
 
-    async fn follow<S, O>(&mut self, provider: &dyn ComputeProvider, stop: S, observe: &mut O) -> Result<Outcome>
+    /// Follows a task to its end.
+    async fn attempt<O>(
+        &mut self,
+        dispatcher: &Dispatcher,
+        flight: &mut Flight,
+        stop: &Stop,
+        observe: &mut O,
+    ) -> Result<End>
     where
-        S: Future<Output = bool> + Clone + Send,
         O: FnMut(RunEvent) + Send,
     {
-        let id = self.submit(provider).await?;
-        tracing::info!(attempt = %id, provider = %provider.info().id, "handed over");
+        self.record.status = Status::Running;
+        self.record.save(&self.folder)?;
+        let id = match dispatcher.submit(flight).await {
+            Ok(id) => id,
+            Err(error) => return Ok(End::Lost(error)),
+        };
+        tracing::info!(attempt = %id, provider = self.record.provider, "handed over");
         let mut keeper = Keeper::new(self)?;
         // The keeper's own failure stops the task as the user would.
         let failed = Notify::new();
-        let outcome = {
-            let failed = &failed;
+        let followed = {
+            let (failed, stop) = (&failed, stop.clone());
             let stop = async move {
                 tokio::select! { _ = stop => {}, () = failed.notified() => {} }
             };
@@ -172,25 +231,72 @@ impl Run {
                     Err(()) => failed.notify_one(),
                 }
             };
-            provider.follow(&id, stop, events).await
+            flight.provider.follow(&id, stop, events).await
         };
         keeper.finish()?;
-        outcome?.outcome()
+        Ok(match followed {
+            Ok(state) => End::State(state),
+            Err(error) => End::Lost(error),
+        })
     }
 
-    /// Hands the task in flight over, unless that was done before.
-    async fn submit(&mut self, provider: &dyn ComputeProvider) -> Result<TaskId> {
-        let lost = || Error::new(ErrorKind::Unexpected, "no task is in flight");
-        let flight = self.record.in_flight.as_ref().ok_or_else(lost)?;
-        if let Some(id) = &flight.id {
-            return Ok(id.clone());
+    /// Notes where the job goes on.
+    fn goes_on(&mut self, provider: &dyn ComputeProvider, why: &str) {
+        let (record, to) = (&mut self.record, provider.info().id.clone());
+        if !record.provider.is_empty() && record.provider != to {
+            let why = if why.is_empty() { "it is the better choice for what is left".into() } else { why.into() };
+            let (from, epoch) = (record.provider.clone(), record.checkpoint.epoch);
+            record.moves.push(Move { from, to: to.clone(), epoch, why });
         }
-        let id = provider.submit(&flight.task).await?;
-        if let Some(flight) = &mut self.record.in_flight {
-            flight.id = Some(id.clone());
-        }
-        self.record.save(&self.folder)?;
-        Ok(id)
+        record.provider = to;
+    }
+
+    fn is_last(&self, checkpoint: &Checkpoint) -> bool {
+        checkpoint.epoch >= self.record.job.train.epochs
+    }
+
+    fn model_flops(&self) -> Result<Flops> {
+        flops(&self.record.model.layers, &self.record.model.input)
+    }
+
+    /// Operations of one epoch, validation included.
+    fn flops_per_epoch(&self) -> Result<u64> {
+        let Flops { forward, training } = self.model_flops()?;
+        let (rows, held_out) = (self.record.rows, self.record.validation_rows);
+        Ok(rows.saturating_mul(training).saturating_add(held_out.saturating_mul(forward)))
+    }
+
+    /// Operations done since `before`.
+    fn flops_since(&self, before: &Checkpoint) -> Result<u64> {
+        let steps = self.record.job.train.steps_per_epoch(self.record.rows as usize).max(1) as f64;
+        let epochs = |at: &Checkpoint| f64::from(at.epoch) + at.step_in_epoch as f64 / steps;
+        let done = (epochs(&self.record.checkpoint) - epochs(before)).max(0.0);
+        Ok((done * self.flops_per_epoch()? as f64) as u64)
+    }
+
+    /// What is left of the job, in numbers.
+    pub(super) fn demand(&self, dispatcher: &Dispatcher, seen: &BTreeSet<String>) -> Result<Demand> {
+        let record = &self.record;
+        let size = |digest: &Digest| fs::metadata(self.client.store.path(digest)).map_or(0, |facts| facts.len());
+        let data = size(&record.data) + record.validation.as_ref().map_or(0, size);
+        let checkpoint = size(&record.checkpoint.digest);
+        // Weights alone in the first one; the optimizer's state comes along later.
+        let result = if record.checkpoint.epoch == 0 { 3 * checkpoint } else { checkpoint };
+        Ok(Demand {
+            layers: record.model.layers.iter().map(|layer| layer.kind().to_string()).collect(),
+            epochs_left: record.job.train.epochs.saturating_sub(record.checkpoint.epoch).max(1),
+            flops_per_epoch: self.flops_per_epoch()?,
+            bytes_down: data + checkpoint,
+            bytes_there: seen.iter().map(|provider| (provider.clone(), data)).collect(),
+            bytes_up: result,
+            largest_payload: data.max(result),
+            deadline_left: record
+                .job
+                .limits
+                .deadline
+                .map(|limit| limit.saturating_sub(Duration::from_secs_f64(record.seconds))),
+            ..demand(OperationKind::Train, dispatcher.terms())
+        })
     }
 
     fn started(&self, provider: &dyn ComputeProvider) -> Result<Started> {
@@ -209,32 +315,24 @@ impl Run {
     }
 }
 
-/// The first provider that is ready and has not failed too often.
-pub(super) async fn choose(
-    providers: &[Arc<dyn ComputeProvider>],
-    failures: &[(String, Error)],
-) -> Result<Arc<dyn ComputeProvider>> {
-    let mut causes: Vec<(String, String)> =
-        failures.iter().map(|(id, error)| (id.clone(), error.to_string())).collect();
-    for provider in providers {
-        let id = &provider.info().id;
-        let own = || failures.iter().filter(|(failed, _)| failed == id);
-        if own().count() >= PATIENCE || own().any(|(_, error)| error.retry() == Retry::Other) {
-            continue;
+/// Waits for `stop`, or until another process asks for it by a file.
+async fn stop_or_asked(stop: impl Future<Output = ()>, file: PathBuf) {
+    let asked = async {
+        while !file.exists() {
+            tokio::time::sleep(LOOK_AGAIN).await;
         }
-        match provider.health().await {
-            Ok(Health::Ready) => return Ok(provider.clone()),
-            Ok(Health::Unavailable(why)) => causes.push((id.clone(), why)),
-            Err(error) => causes.push((id.clone(), error.to_string())),
-        }
-    }
-    match failures {
-        // One provider's failure needs no summary.
-        [.., (_, last)] if providers.len() == 1 => Err(last.clone()),
-        _ => {
-            let all = Error::new(ErrorKind::AllProvidersFailed, "every provider failed");
-            let all = causes.into_iter().fold(all, |error, (id, why)| error.at(id, why));
-            Err(all.hint("mend one of them, or enable another under [providers]"))
-        }
-    }
+    };
+    tokio::select! { () = stop => {}, () = asked => {} }
+}
+
+fn warning(message: String) -> RunEvent {
+    RunEvent::Task(Event::Warning { message })
+}
+
+/// Not a batch was done within the limit.
+fn stuck(flight: &Flight) -> Error {
+    let limit = flight.task.limit.unwrap_or_default();
+    Error::new(ErrorKind::Timeout, format!("not one batch was done within the task's limit of {limit:?}"))
+        .with_retry(Retry::Other)
+        .hint("use a smaller batch_size, or a faster provider")
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs, time::Duration};
 
-use outboard_core::{Digest, Result, error::IoContext, task::Operation};
+use outboard_core::{Digest, Result, error::IoContext};
 
 use super::{Client, blocking};
 use crate::record::Record;
@@ -40,9 +40,6 @@ impl Client {
             })?;
             named.extend([record.data, record.checkpoint.digest]);
             named.extend(record.validation);
-            if let Some(Operation::Train(task)) = record.in_flight.map(|flight| flight.task.operation) {
-                named.insert(task.checkpoint);
-            }
         }
         let mut removed = Removed::default();
         for (digest, bytes, age) in self.store.list()? {

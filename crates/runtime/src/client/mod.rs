@@ -2,8 +2,15 @@
 
 mod apply;
 mod attempts;
+mod caps;
+mod check;
+mod desk;
+mod dispatch;
 mod gc;
+mod jobs;
 mod keeper;
+mod observed;
+mod plan;
 mod run;
 
 use std::{
@@ -15,24 +22,25 @@ use std::{
 };
 
 pub use apply::{Evaluation, Prediction, Predictions};
+use check::{Checked, check, read_weights};
 pub use gc::Removed;
+pub use jobs::{JobDetails, Reaped};
+use observed::Observed;
 use outboard_core::{
     ComputeProvider, Digest, Error, ErrorKind, NanoUsd, Result,
     error::IoContext,
-    job::{ClassWeights, Job, Loss},
-    layer::{self, Planned},
-    task::{self, Architecture},
+    job::Job,
+    task::{self},
 };
-use outboard_data::{Training, read_training};
-use outboard_protocol::{
-    Checkpoint, PROTOCOL_VERSION, Position, Schema, Target, TargetColumn, Tensors, initial, tensors,
-};
+use outboard_ledger::Ledger;
+use outboard_protocol::{Checkpoint, PROTOCOL_VERSION, Position, initial};
 use outboard_store::{FolderStore, atomic};
+pub use plan::{Budgets, JobPlan, Providers};
 pub use run::{Run, RunEvent, Started};
+use tokio::sync::OnceCell;
 
 use crate::{
     config::{Config, Sources},
-    nearest::listed,
     record::{Lock, Record, Report, Status},
     registry,
 };
@@ -42,8 +50,9 @@ use crate::{
 pub struct Client {
     config: Arc<Config>,
     store: FolderStore,
-    /// In order of preference.
     providers: Vec<Arc<dyn ComputeProvider>>,
+    ledger: Arc<OnceCell<Ledger>>,
+    observed: Observed,
 }
 
 impl Client {
@@ -58,7 +67,7 @@ impl Client {
         Self::with_providers(config, store, providers)
     }
 
-    /// A client with providers of its own choice, in order of preference.
+    /// A client with providers of its own choice.
     ///
     /// # Errors
     /// `InvalidConfig` where there is none.
@@ -72,7 +81,12 @@ impl Client {
                 .at("key", "providers.cpu.enabled")
                 .hint("set it to true, or enable another under [providers]"));
         }
-        Ok(Self { config: Arc::new(config), store, providers })
+        Ok(Self { config: Arc::new(config), store, providers, ledger: Arc::default(), observed: Observed::default() })
+    }
+
+    /// The ledger, opened when it is first needed.
+    async fn ledger(&self) -> Result<&Ledger> {
+        self.ledger.get_or_try_init(|| Ledger::open(&self.config.ledger.0)).await
     }
 
     /// A client configured by `outboard.toml` and the environment.
@@ -112,10 +126,7 @@ impl Client {
             let folder = client.jobs().join(&id);
             let lock = Lock::take(&folder, &id)?;
             // Read under the lock: the process that held it may have gone on meanwhile.
-            let mut record = Record::load(&client.jobs(), &id)?;
-            if let Some(flight) = &mut record.in_flight {
-                flight.resumed = true;
-            }
+            let record = Record::load(&client.jobs(), &id)?;
             Ok(Run::new(client, record, folder, lock))
         })
         .await
@@ -126,29 +137,8 @@ impl Client {
     }
 
     fn prepare(self, mut job: Job) -> Result<Run> {
-        job.check()?;
-        let Training { schema, train, validation } = read_training(&job.data, &job.train.loss, job.train.seed)?;
-        let (train, validation) = match &job.model.input {
-            Some(input) => (train.shaped(input)?, validation.map(|data| data.shaped(input)).transpose()?),
-            None => (train, validation),
-        };
-        let model = Architecture { layers: job.model.layers.clone(), input: train.shape.clone() };
-        let plan = layer::plan(&model.layers, &model.input)?;
-        check_outputs(&plan, &schema)?;
-        if let (Loss::CrossEntropy { class_weights: Some(weights), .. }, Target::Classes(classes)) =
-            (&mut job.train.loss, &train.y)
-            && weights.each().is_none()
-        {
-            *weights = ClassWeights::balanced(classes, schema.target.outputs());
-        }
-        check_class_weights(&job.train.loss, &schema)?;
-        job.train.check_freeze(&plan)?;
-        check_batches(&job, train.rows())?;
-        job.train.check_batch_norms(&plan, train.rows())?;
-        job.train.check_augment(&model.input)?;
-        for data in std::iter::once(&train).chain(&validation) {
-            data.check_tokens(&job.model.layers)?;
-        }
+        let Checked { schema, train, validation, model, plan, loss } = check(&job)?;
+        job.train.loss = loss;
         let weights = match &job.model.weights {
             Some(path) => read_weights(path, &plan)?,
             None => initial::weights(&plan, job.train.seed),
@@ -189,9 +179,9 @@ impl Client {
             epochs: Vec::new(),
             stopped_early: false,
             best_epoch: None,
-            attempts: 0,
-            in_flight: None,
             seconds: 0.0,
+            timings: task::Timings::default(),
+            moves: Vec::new(),
             cost: NanoUsd::ZERO,
         };
         let folder = self.jobs().join(&id);
@@ -211,108 +201,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 
 fn output_hint(error: Error, output: &Path) -> Error {
     error.at("output", output.display()).hint("name another folder with `--output DIR`, or change its permissions")
-}
-
-/// The last layer must give what the target and the loss need.
-fn check_outputs(plan: &[Planned], schema: &Schema) -> Result<()> {
-    let Some(last) = plan.last() else { return Ok(()) };
-    let (found, needed) = (&last.output, schema.target.outputs());
-    if *found == [needed] {
-        return Ok(());
-    }
-    let (index, kind) = (last.index, last.layer.kind());
-    let why = match (&schema.target, schema.target.names()) {
-        (TargetColumn::Classes { name, .. }, _) => format!("`{name}` has {needed} classes"),
-        (_, [column]) => format!("`{column}` needs 1 output"),
-        (_, columns) => format!("there are {} targets", columns.len()),
-    };
-    // The layer to be changed is the last one that has outputs of its own.
-    let linear = plan.iter().rev().find(|layer| layer.layer.kind() == "linear").map(|layer| layer.index);
-    let hint = match linear {
-        Some(linear) => format!("set `out = {needed}` in layer {linear} (linear)"),
-        None => format!("end the model with {{ type = \"linear\", out = {needed} }}"),
-    };
-    let shape = if let [n] = found[..] {
-        format!("{n} {}", if n == 1 { "output" } else { "outputs" })
-    } else {
-        format!("{found:?}")
-    };
-    Err(Error::invalid(format!("layer {index} ({kind}), the last, gives {shape}, but {why}"))
-        .at("key", format!("model.layers[{index}]"))
-        .hint(hint))
-}
-
-/// Each class has a weight, where any has.
-fn check_class_weights(loss: &Loss, schema: &Schema) -> Result<()> {
-    let (Loss::CrossEntropy { class_weights: Some(weights), .. }, TargetColumn::Classes { name, classes }) =
-        (loss, &schema.target)
-    else {
-        return Ok(());
-    };
-    let (found, needed) = (weights.each().map_or(0, <[f32]>::len), classes.len());
-    if found == needed {
-        return Ok(());
-    }
-    let noun = if found == 1 { "weight" } else { "weights" };
-    let mut order = listed(classes.iter().take(10).map(String::as_str));
-    if needed > 10 {
-        order += &format!(" and {} more", needed - 10);
-    }
-    Err(Error::invalid(format!("`train.loss.class_weights` has {found} {noun}, but `{name}` has {needed} classes"))
-        .at("key", "train.loss.class_weights")
-        .hint(format!("give one weight for each class, in this order: {order}")))
-}
-
-fn check_batches(job: &Job, rows: usize) -> Result<()> {
-    if job.train.steps_per_epoch(rows) > 0 {
-        return Ok(());
-    }
-    let batch = job.train.batch_size;
-    Err(Error::invalid(format!("with `drop_last`, {rows} training rows make no batch of {batch}"))
-        .at("key", "train.batch_size")
-        .hint(format!("set batch_size to at most {rows}, or drop_last to false")))
-}
-
-/// Weights to start from; each must have the name and shape that the model gives it.
-fn read_weights(path: &Path, plan: &[Planned]) -> Result<Tensors> {
-    let at = |e: Error| e.at("file", path.display()).at("key", "model.weights");
-    let bytes = fs::read(path).doing("read", path).map_err(at)?;
-    let mut found = tensors::decode(&bytes).map_err(|e| {
-        at(e).hint("save a state dict with safetensors.torch.save_file; pickles (.pt, .pth) are not read")
-    })?;
-    let parameters: Vec<_> = plan.iter().flat_map(|layer| &layer.parameters).collect();
-    let mut weights = Tensors::new();
-    let names = found.keys().cloned().collect::<Vec<_>>().join(", ");
-    for parameter in &parameters {
-        let Some(tensor) = found.remove(&parameter.name) else {
-            return Err(at(Error::invalid(format!(
-                "the file has no tensor `{}` of shape {:?}",
-                parameter.name, parameter.shape
-            )))
-            .hint(format!("it has {names}; rename them to match the model's layers")));
-        };
-        if tensor.shape != parameter.shape {
-            let (name, found, right) = (&parameter.name, &tensor.shape, &parameter.shape);
-            return Err(at(Error::invalid(format!(
-                "tensor `{name}` has shape {found:?}, but the model needs {right:?}"
-            )))
-            .hint("change the model's layers, or start from other weights"));
-        }
-        if let Some(i) = tensor.data.iter().position(|x| !x.is_finite()) {
-            return Err(at(Error::invalid(format!(
-                "tensor `{}` has {} at element {i}",
-                parameter.name, tensor.data[i]
-            )))
-            .hint("start from weights that are finite numbers"));
-        }
-        weights.insert(parameter.name.clone(), tensor);
-    }
-    if let Some(extra) = found.keys().next() {
-        return Err(at(Error::invalid(format!("the file has a tensor `{extra}` that the model doesn't"))).hint(
-            format!("the model has {}", parameters.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(", ")),
-        ));
-    }
-    Ok(weights)
 }
 
 /// A new job's id: its name, and enough of a hash to be unique.

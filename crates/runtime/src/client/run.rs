@@ -7,7 +7,7 @@ use outboard_protocol::{self as protocol, ModelFile, PROTOCOL_VERSION, model::Mo
 use outboard_store::atomic;
 use tracing::Instrument;
 
-use super::Client;
+use super::{Client, dispatch::Dispatcher};
 use crate::{
     job_file::write_job,
     record::{Lock, Record, Report, Status},
@@ -81,7 +81,7 @@ impl Run {
     /// something can't be written. The last checkpoint stays whole, and the message says how to go on.
     pub async fn drive<S, O>(mut self, stop: S, mut observe: O) -> Result<Report>
     where
-        S: Future<Output = ()> + Send,
+        S: Future<Output = ()> + Send + 'static,
         O: FnMut(RunEvent) + Send,
     {
         if self.is_finished() {
@@ -97,11 +97,33 @@ impl Run {
             if let Err(unsaved) = saved {
                 tracing::warn!(job = %self.record.id, error = %unsaved, "cannot note the failure");
             }
+            self.note().await;
             return Err(self.explain(error));
         }
         tracing::info!(job = %self.record.id, status = ?self.record.status, "ended");
         self.record.save(&self.folder)?;
+        self.note().await;
         Ok(self.record.report())
+    }
+
+    /// Hands over this job's tasks.
+    pub(super) async fn dispatcher(&self) -> Result<Dispatcher> {
+        let Record { id, job, .. } = &self.record;
+        let (providers, limit) = (self.client.providers.clone(), job.limits.max_cost_usd);
+        let dispatcher = Dispatcher::new(&self.client, providers, id, limit, job.routing.clone()).await?;
+        dispatcher.begin(job.name.as_deref().unwrap_or_default(), &self.folder, limit).await?;
+        Ok(dispatcher)
+    }
+
+    /// Tells the ledger where the job stands, for lists; the record is what counts.
+    async fn note(&self) {
+        let noted = match self.client.ledger().await {
+            Ok(ledger) => ledger.set_job_status(&self.record.id, self.record.status.name()).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = noted {
+            tracing::warn!(job = self.record.id, %error, "the ledger does not know how the job ended");
+        }
     }
 
     /// Writes the model, the metrics and a copy of the job from the last checkpoint.

@@ -45,8 +45,11 @@ fn defaults_need_no_file() {
         Config::load(&sources).unwrap(),
         Config {
             home: "/users/me/.local/share/outboard".into(),
+            ledger: LedgerPlace("/users/me/.local/share/outboard/ledger.db".into()),
             checkpoint: Checkpoint { every: Duration::from_secs(10) },
             providers: Providers { http: HttpConfig::default(), cpu: CpuConfig { enabled: true, threads: 0 } },
+            router: RouterConfig::default(),
+            budget: BudgetConfig::default(),
         }
     );
 }
@@ -68,7 +71,8 @@ fn each_layer_overrides_those_before() {
 
     let file = folder.path().join("outboard.toml").display().to_string();
     let mut settings: Vec<_> = explain(&sources).unwrap().into_iter().map(|s| (s.key, s.value, s.origin)).collect();
-    settings.retain(|(key, ..)| !key.starts_with("providers.http."));
+    let others = ["budget.", "ledger", "providers.http.", "router."];
+    settings.retain(|(key, ..)| others.iter().all(|other| !key.starts_with(other)));
     assert_eq!(
         settings,
         [

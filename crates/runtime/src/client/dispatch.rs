@@ -1,0 +1,460 @@
+//! Hands tasks over: decides where, reserves what that may cost, settles what it did cost.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use futures_util::{FutureExt, future::Shared};
+use outboard_core::{
+    ComputeProvider, Error, ErrorKind, NanoUsd, Observation, Result, Retry, Task, TaskId,
+    job::Routing,
+    provider::{Cancelled, PriceModel},
+    task::{Operation, OperationKind, Phase, Revision, TaskState, Usage},
+};
+use outboard_ledger::{Attempt, JobRow, Ledger, Reservation, Reserved, Settlement, State};
+use outboard_protocol::envelope::now;
+use outboard_router::{
+    Budget, Candidate, Choice, Demand, History, OverBudget, Plan, Reason, Terms, Verdict, decide, survey,
+};
+
+use super::{Client, caps::Caps};
+use crate::record::Status;
+
+/// Time between two looks whether running tasks gave something back of a budget.
+const BUDGET_POLL: Duration = Duration::from_millis(500);
+
+/// Time until a provider that failed gets another chance, where no other one is left; twice as long each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+
+/// How long a job waits at its beginning for a provider that can't take it: a network may fail for a moment.
+const START_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How much longer than its limit an attempt may take, queue and transfers included, until nobody waits for it.
+const SLACK: Duration = Duration::from_secs(2 * 3600);
+
+/// A task without a limit is free, and nobody waits for its reservation.
+const NO_LIMIT: Duration = Duration::from_secs(30 * 86_400);
+
+/// Completes when the user wants the job to stop, or its deadline has passed, which it tells.
+pub(super) type Stop = Shared<std::pin::Pin<Box<dyn Future<Output = bool> + Send>>>;
+
+/// Hands over the tasks of one job.
+#[derive(Debug)]
+pub(super) struct Dispatcher {
+    client: Client,
+    ledger: Ledger,
+    providers: Vec<Arc<dyn ComputeProvider>>,
+    job: String,
+    routing: Routing,
+    caps: Caps,
+    pub(super) history: History,
+    /// Attempts that the ledger has of this job.
+    attempts: usize,
+}
+
+/// A task that is about to be handed over, or was.
+#[derive(Debug)]
+pub(super) struct Flight {
+    pub(super) provider: Arc<dyn ComputeProvider>,
+    pub(super) task: Task,
+    /// Its name there, once it is known to be accepted.
+    pub(super) id: Option<TaskId>,
+    /// Whether an earlier process handed it over.
+    pub(super) resumed: bool,
+    price: PriceModel,
+    began: Instant,
+}
+
+/// A decision that has a choice.
+pub(super) struct Decision {
+    pub(super) plan: Plan,
+    choice: Choice,
+}
+
+impl Dispatcher {
+    pub(super) async fn new(
+        client: &Client,
+        providers: Vec<Arc<dyn ComputeProvider>>,
+        job: &str,
+        max_cost: Option<NanoUsd>,
+        routing: Routing,
+    ) -> Result<Self> {
+        let caps = Caps::new(&client.config.budget, job, max_cost, &providers);
+        Ok(Self {
+            client: client.clone(),
+            ledger: client.ledger().await?.clone(),
+            providers,
+            job: job.into(),
+            routing,
+            caps,
+            history: History::default(),
+            attempts: 0,
+        })
+    }
+
+    /// Notes the job, before its first task.
+    pub(super) async fn begin(&self, name: &str, folder: &Path, max_cost: Option<NanoUsd>) -> Result<()> {
+        let row = JobRow {
+            id: self.job.clone(),
+            name: name.into(),
+            folder: folder.display().to_string(),
+            created_at: SystemTime::now(),
+            max_cost,
+            sweep: None,
+            status: Status::Running.name().into(),
+        };
+        self.ledger.start_job(&row).await
+    }
+
+    /// What the job's own keys change of the configured terms.
+    pub(super) fn terms(&self) -> Terms {
+        let configured = self.client.config.router.terms();
+        Terms {
+            policy: self.routing.policy.unwrap_or(configured.policy),
+            value_of_time: self.routing.value_of_time_usd_per_hour.unwrap_or(configured.value_of_time),
+            local_fallback: self.routing.local_fallback.unwrap_or(configured.local_fallback),
+            ..configured
+        }
+    }
+
+    /// The attempt that an earlier process left, where its end isn't known.
+    pub(super) async fn resume(&mut self) -> Result<Option<Flight>> {
+        let attempts = self.ledger.attempts(&self.job).await?;
+        self.attempts = attempts.len();
+        let Some(Attempt { state, provider, task: Some(task), task_id, id, .. }) = attempts.into_iter().next_back()
+        else {
+            return Ok(None);
+        };
+        if !(state.is_live() || state == State::Assumed) {
+            return Ok(None);
+        }
+        let Some(provider) = self.providers.iter().find(|known| known.info().id == provider) else {
+            tracing::warn!(attempt = id, provider, "a task was left on a provider that is no longer configured");
+            self.ledger.assume(&id).await?;
+            return Ok(None);
+        };
+        let damaged =
+            |e| Error::new(ErrorKind::CorruptPayload, "the ledger's copy of a task cannot be read").because(e);
+        Ok(Some(Flight {
+            price: provider.price().await?,
+            provider: provider.clone(),
+            task: serde_json::from_slice(&task).map_err(damaged)?,
+            id: task_id.map(TaskId),
+            resumed: true,
+            began: Instant::now(),
+        }))
+    }
+
+    /// Providers as the router sees them.
+    pub(super) async fn candidates(&mut self) -> Result<Vec<Candidate>> {
+        let router = &self.client.config.router;
+        let candidates = survey(&self.providers, router.survey_timeout).await;
+        let at = now();
+        let mut taught = Vec::with_capacity(candidates.len());
+        for candidate in candidates {
+            let known = self.client.observed.of(&self.ledger, &candidate.id).await?;
+            taught.push(candidate.taught(&known, at, &router.breaker));
+        }
+        Ok(taught)
+    }
+
+    /// Decides where the next task would run.
+    pub(super) async fn plan(&mut self, demand: &Demand) -> Result<Plan> {
+        self.plan_without(demand, &[]).await
+    }
+
+    async fn plan_without(&mut self, demand: &Demand, refused: &[(String, Reason)]) -> Result<Plan> {
+        let (candidates, at) = (self.candidates().await?, now());
+        let budget = Budget {
+            caps: self.caps.left(&self.ledger).await?,
+            thresholds: self.client.config.budget.thresholds.clone(),
+        };
+        let mut demand = Demand {
+            pins: self.routing.providers.clone(),
+            terms: self.terms(),
+            poisoned: self.history.poison(),
+            ..demand.clone()
+        };
+        demand.excluded.extend(self.routing.exclude.iter().map(|id| (id.clone(), Reason::ExcludedByJob)));
+        demand.excluded.extend(self.history.excluded());
+        demand.excluded.extend(refused.iter().cloned());
+        let plan = decide(&candidates, &demand, &budget, at);
+        let is_late = plan.choice.is_none() && demand.deadline_left.is_some_and(|left| !left.is_zero());
+        if is_late {
+            // Better late than never: the job stops at its deadline, with a checkpoint.
+            let unbound = Demand { deadline_left: None, ..demand };
+            return Ok(decide(&candidates, &unbound, &budget, at));
+        }
+        Ok(plan)
+    }
+
+    /// Decides, reserves and notes what is about to be handed over. Waits while running tasks may give back what they
+    /// hold of a budget.
+    pub(super) async fn dispatch(
+        &mut self,
+        demand: &Demand,
+        operation: impl Fn(&Choice) -> (String, Operation) + Send,
+        stop: &Stop,
+        mut say: impl FnMut(String) + Send,
+    ) -> Result<(Flight, Plan)> {
+        let began = Instant::now();
+        let mut refused = Vec::new();
+        let mut has_said = false;
+        loop {
+            let plan = self.plan_without(demand, &refused).await?;
+            let Some(choice) = plan.choice.clone() else {
+                let Some((pause, for_what)) = self.pause(&plan, began) else { return Err(self.refusal(&plan)) };
+                if !has_said {
+                    say(format!("waiting for {for_what}: {}", self.refusal(&plan)));
+                    has_said = true;
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    _ = stop.clone() => return Err(Error::new(ErrorKind::Cancelled, "the job was stopped")),
+                }
+                self.ledger.expire().await?;
+                refused.clear();
+                continue;
+            };
+            match self.reserve(Decision { plan, choice }, &operation).await? {
+                Ok(reserved) => return Ok(reserved),
+                Err(reason) => refused.push(reason),
+            }
+        }
+    }
+
+    /// How long to wait where no provider can have the task now, and what for. Never longer than the configured
+    /// patience.
+    fn pause(&mut self, plan: &Plan, began: Instant) -> Option<(Duration, &'static str)> {
+        let config = &self.client.config;
+        if plan.may_wait() && began.elapsed() < config.budget.wait {
+            return Some((BUDGET_POLL, "what running tasks may give back of a budget"));
+        }
+        // At its beginning a job that can't run is soon told so; later there is something to lose.
+        let patience = if self.attempts == 0 { START_PATIENCE } else { config.router.patience.time };
+        if began.elapsed() >= patience {
+            return None;
+        }
+        let doubled = FIRST_PAUSE.saturating_mul(1 << self.history.failures().count().min(10));
+        let bound = doubled.min(LONGEST_PAUSE);
+        if self.history.forgive() {
+            return Some((bound.mul_f64(fastrand::f64()), "a provider that failed"));
+        }
+        let pauses = plan.rows.iter().filter_map(|row| match &row.verdict {
+            Verdict::Excluded(Reason::Paused { seconds, .. }) => Duration::try_from_secs_f64(*seconds).ok(),
+            Verdict::Excluded(Reason::Unhealthy(_)) => Some(FIRST_PAUSE),
+            _ => None,
+        });
+        pauses.min().map(|pause| (pause.max(FIRST_PAUSE).min(LONGEST_PAUSE), "a provider that can't take it now"))
+    }
+
+    async fn reserve(
+        &mut self,
+        decision: Decision,
+        operation: &(impl Fn(&Choice) -> (String, Operation) + Send),
+    ) -> Result<std::result::Result<(Flight, Plan), (String, Reason)>> {
+        let Decision { plan, choice } = decision;
+        let provider = self.providers.iter().find(|provider| provider.info().id == choice.provider);
+        let provider = provider
+            .ok_or_else(|| Error::new(ErrorKind::Unexpected, "a provider was chosen that there isn't"))?
+            .clone();
+        let (name, operation) = operation(&choice);
+        let key = format!("{}/{name}/{}", self.job, self.attempts + 1);
+        let task =
+            Task { attempt: key.clone(), key: key.clone(), job: self.job.clone(), operation, limit: choice.limit };
+        let bytes = serde_json::to_vec(&task)
+            .map_err(|e| Error::new(ErrorKind::Unexpected, "a task cannot be encoded").because(e))?;
+        let reservation = Reservation {
+            attempt: key.clone(),
+            job: self.job.clone(),
+            sweep: None,
+            task_key: key,
+            provider: choice.provider.clone(),
+            local: choice.limit.is_none(),
+            amount: choice.worst_cost,
+            expires_at: SystemTime::now() + choice.limit.map_or(NO_LIMIT, |limit| limit.saturating_add(SLACK)),
+            submitting: Some(bytes),
+        };
+        match self.ledger.reserve(&reservation, &self.caps.of(&choice.provider)).await? {
+            Reserved::Granted { .. } => {
+                self.attempts += 1;
+                let price = provider.price().await?;
+                tracing::info!(attempt = task.attempt, provider = choice.provider, worst = %choice.worst_cost, limit = ?choice.limit, "reserved");
+                let flight = Flight { provider, task, id: None, resumed: false, price, began: Instant::now() };
+                Ok(Ok((flight, plan)))
+            }
+            Reserved::Refused(refusal) => {
+                let over = OverBudget {
+                    cap: self.caps.name(&refusal.cap),
+                    limit: refusal.cap.limit,
+                    charged: refusal.charged,
+                    reserved: refusal.reserved,
+                    asked: refusal.asked,
+                    may_wait: refusal.frees_at.is_some(),
+                };
+                Ok(Err((choice.provider, Reason::OverBudget(over))))
+            }
+        }
+    }
+
+    /// Why there is no choice. Of a single provider its own failure says it best.
+    fn refusal(&self, plan: &Plan) -> Error {
+        match self.history.failures().last() {
+            Some(failure) if self.providers.len() == 1 => failure.error.clone(),
+            _ => plan.refusal(&self.history),
+        }
+    }
+
+    /// Hands a task over, unless that was done before.
+    pub(super) async fn submit(&self, flight: &mut Flight) -> Result<TaskId> {
+        if let Some(id) = &flight.id {
+            return Ok(id.clone());
+        }
+        let id = flight.provider.submit(&flight.task).await?;
+        flight.id = Some(id.clone());
+        self.ledger.accepted(&flight.task.attempt, &id.0).await?;
+        Ok(id)
+    }
+
+    /// Charges what an ended task cost, and keeps what it taught.
+    pub(super) async fn settle(&mut self, flight: &Flight, state: &TaskState, flops: u64) -> Result<()> {
+        let (outcome, failure) = match &state.phase {
+            Phase::Failed(error) => (format!("failed: {error}"), Some(error.kind())),
+            Phase::Cancelled => ("cancelled".into(), Some(ErrorKind::Cancelled)),
+            _ => ("finished".into(), None),
+        };
+        let measured = state.usage.map(|usage| usage.billed.unwrap_or_else(|| usage.timings.running()));
+        let cost = flight.price.cost(measured.unwrap_or_else(|| flight.began.elapsed()));
+        let settlement = Settlement {
+            cost,
+            billed: measured,
+            outcome,
+            // What was only watched from here may have been billed for longer.
+            is_assumed: measured.is_none() && cost > NanoUsd::ZERO,
+        };
+        let usage = state.usage.unwrap_or_default();
+        self.close(flight, settlement, failure, usage, flops).await
+    }
+
+    /// The end of an attempt will not be known. Tries to stop it; where that is in doubt, it is charged in full.
+    pub(super) async fn abandon(&mut self, flight: &Flight, error: &Error) -> Result<()> {
+        let Some(id) = &flight.id else {
+            // A lost reply says so; any other failure of `submit` means that the task wasn't taken.
+            if !matches!(error.retry(), Retry::Unknown { .. }) {
+                self.ledger.release(&flight.task.attempt).await?;
+                return self.learn(flight, error).await;
+            }
+            return self.assume(flight, error).await;
+        };
+        if flight.price.is_free() {
+            // Nobody is harmed where it can't be stopped, and nobody waits for it.
+            let (provider, id) = (flight.provider.clone(), id.clone());
+            tokio::spawn(async move { drop(provider.cancel(&id).await) });
+            let settlement =
+                Settlement { cost: NanoUsd::ZERO, billed: None, outcome: format!("lost: {error}"), is_assumed: false };
+            return self.close(flight, settlement, Some(error.kind()), Usage::default(), 0).await;
+        }
+        if let Ok(Cancelled::Stopped) = flight.provider.cancel(id).await
+            && let Ok(state) = flight.provider.wait(id, Revision::default(), Duration::ZERO).await
+            && state.phase.is_final()
+        {
+            return self.settle(flight, &state, 0).await;
+        }
+        self.assume(flight, error).await
+    }
+
+    async fn assume(&mut self, flight: &Flight, error: &Error) -> Result<()> {
+        self.ledger.assume(&flight.task.attempt).await?;
+        self.learn(flight, error).await
+    }
+
+    /// A task of which its provider knows nothing any more: it ended with the process that handed it over.
+    pub(super) async fn forget(&mut self, flight: &Flight) -> Result<()> {
+        if !flight.price.is_free() {
+            return self.ledger.assume(&flight.task.attempt).await;
+        }
+        let (cost, outcome) = (NanoUsd::ZERO, "ended with the process that handed it over".to_string());
+        let settlement = Settlement { cost, billed: None, outcome, is_assumed: false };
+        self.ledger.settle(&flight.task.attempt, &settlement, None).await.map(drop)
+    }
+
+    async fn close(
+        &mut self,
+        flight: &Flight,
+        settlement: Settlement,
+        failure: Option<ErrorKind>,
+        usage: Usage,
+        flops: u64,
+    ) -> Result<()> {
+        let observation = self.observation(flight, failure, usage, flops, settlement.cost);
+        self.ledger.settle(&flight.task.attempt, &settlement, Some(&observation)).await?;
+        self.client.observed.add(observation).await;
+        Ok(())
+    }
+
+    fn observation(
+        &self,
+        flight: &Flight,
+        failure: Option<ErrorKind>,
+        usage: Usage,
+        flops: u64,
+        cost: NanoUsd,
+    ) -> Observation {
+        Observation {
+            provider: flight.provider.info().id.clone(),
+            at: now(),
+            operation: flight.task.operation.kind(),
+            failure,
+            timings: usage.timings,
+            flops,
+            bytes_down: usage.bytes_down,
+            bytes_up: usage.bytes_up,
+            cost,
+        }
+    }
+
+    /// Keeps that an attempt failed of which nothing more is known.
+    async fn learn(&mut self, flight: &Flight, error: &Error) -> Result<()> {
+        let observation = self.observation(flight, Some(error.kind()), Usage::default(), 0, NanoUsd::ZERO);
+        self.ledger.observe(&observation, &flight.task.attempt).await?;
+        self.client.observed.add(observation).await;
+        Ok(())
+    }
+
+    /// What the job was charged so far.
+    pub(super) async fn cost(&self) -> Result<NanoUsd> {
+        self.caps.spent(&self.ledger, &self.job).await
+    }
+
+    pub(super) async fn note(&self, status: &str) -> Result<()> {
+        self.ledger.set_job_status(&self.job, status).await
+    }
+}
+
+/// A demand of which only the work is known yet; the dispatcher adds the job's keys and what failed.
+pub(super) fn demand(operation: OperationKind, terms: Terms) -> Demand {
+    Demand {
+        operation,
+        layers: Vec::new(),
+        epochs_left: 1,
+        flops_per_epoch: 0,
+        bytes_down: 0,
+        bytes_there: BTreeMap::new(),
+        bytes_up: 0,
+        largest_payload: 0,
+        deadline_left: None,
+        pins: Vec::new(),
+        excluded: Vec::new(),
+        poisoned: None,
+        terms,
+    }
+}
+
+/// A stop that never comes.
+pub(super) fn never() -> Stop {
+    (Box::pin(std::future::pending()) as std::pin::Pin<Box<dyn Future<Output = bool> + Send>>).shared()
+}
