@@ -21,10 +21,12 @@ pub(super) struct Checked {
     pub(super) validation: Option<Dataset>,
     pub(super) model: Architecture,
     pub(super) plan: Vec<Planned>,
+    /// With class weights as numbers.
+    pub(super) loss: Loss,
 }
 
-/// Reads the job's data and checks what goes together. Class weights that are to be balanced are worked out.
-pub(super) fn check(job: &mut Job) -> Result<Checked> {
+/// Reads the job's data and checks what goes together.
+pub(super) fn check(job: &Job) -> Result<Checked> {
     job.check()?;
     let Training { schema, train, validation } = read_training(&job.data, &job.train.loss, job.train.seed)?;
     let (train, validation) = match &job.model.input {
@@ -34,13 +36,13 @@ pub(super) fn check(job: &mut Job) -> Result<Checked> {
     let model = Architecture { layers: job.model.layers.clone(), input: train.shape.clone() };
     let plan = layer::plan(&model.layers, &model.input)?;
     check_outputs(&plan, &schema)?;
-    if let (Loss::CrossEntropy { class_weights: Some(weights), .. }, Target::Classes(classes)) =
-        (&mut job.train.loss, &train.y)
+    let mut loss = job.train.loss.clone();
+    if let (Loss::CrossEntropy { class_weights: Some(weights), .. }, Target::Classes(classes)) = (&mut loss, &train.y)
         && weights.each().is_none()
     {
         *weights = ClassWeights::balanced(classes, schema.target.outputs());
     }
-    check_class_weights(&job.train.loss, &schema)?;
+    check_class_weights(&loss, &schema)?;
     job.train.check_freeze(&plan)?;
     check_batches(job, train.rows())?;
     job.train.check_batch_norms(&plan, train.rows())?;
@@ -48,7 +50,7 @@ pub(super) fn check(job: &mut Job) -> Result<Checked> {
     for data in std::iter::once(&train).chain(&validation) {
         data.check_tokens(&job.model.layers)?;
     }
-    Ok(Checked { schema, train, validation, model, plan })
+    Ok(Checked { schema, train, validation, model, plan, loss })
 }
 
 /// The last layer must give what the target and the loss need.

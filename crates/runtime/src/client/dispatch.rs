@@ -11,12 +11,12 @@ use std::{
 
 use futures_util::{FutureExt, future::Shared};
 use outboard_core::{
-    ComputeProvider, Error, ErrorKind, NanoUsd, Observation, Result, Retry, Task, TaskId,
+    ComputeProvider, Error, ErrorKind, NanoUsd, Result, Task, TaskId,
     job::Routing,
-    provider::{Cancelled, PriceModel},
-    task::{Operation, OperationKind, Phase, Revision, TaskState, Usage},
+    provider::PriceModel,
+    task::{Operation, OperationKind},
 };
-use outboard_ledger::{Attempt, JobRow, Ledger, Reservation, Reserved, Settlement, State};
+use outboard_ledger::{Attempt, JobRow, Ledger, Reservation, Reserved, State};
 use outboard_protocol::envelope::now;
 use outboard_router::{
     Budget, Candidate, Choice, Demand, History, OverBudget, Plan, Reason, Terms, Verdict, decide, survey,

@@ -137,7 +137,8 @@ impl Client {
     }
 
     fn prepare(self, mut job: Job) -> Result<Run> {
-        let Checked { schema, train, validation, model, plan } = check(&mut job)?;
+        let Checked { schema, train, validation, model, plan, loss } = check(&job)?;
+        job.train.loss = loss;
         let weights = match &job.model.weights {
             Some(path) => read_weights(path, &plan)?,
             None => initial::weights(&plan, job.train.seed),

@@ -51,9 +51,9 @@ impl Client {
     ///
     /// # Errors
     /// `InvalidRequest`, `NotFound` for what is wrong with the job or its data.
-    pub async fn plan(&self, mut job: Job) -> Result<JobPlan> {
+    pub async fn plan(&self, job: Job) -> Result<JobPlan> {
         let (routing, limits) = (job.routing.clone(), job.limits.clone());
-        let (epochs, rows) = (job.train.epochs, blocking(move || check(&mut job)).await?);
+        let (epochs, rows) = (job.train.epochs, blocking(move || check(&job)).await?);
         let mut dispatcher =
             Dispatcher::new(self, self.providers.clone(), "plan", limits.max_cost_usd, routing).await?;
         let needed = first_demand(&rows, epochs)?;
