@@ -7,7 +7,7 @@ use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use outboard_conformance::{Fixture, Possible, run_all};
 use outboard_core::{
-    ComputeProvider, ComputeProviderExt, Digest, ErrorKind, Result, Retry, Task, TaskId,
+    ComputeProvider, ComputeProviderExt, Digest, ErrorKind, Event, Result, Retry, Task, TaskId,
     provider::{Cancelled, Capabilities, Health, PriceModel, ProviderInfo, TaskSummary},
     task::{Phase, Revision, TaskState},
 };
@@ -196,4 +196,36 @@ async fn a_worker_that_dies_is_noticed() {
         assert_eq!((error.kind(), error.retry()), (ErrorKind::WorkerUnhealthy, Retry::Other), "{signal}: {error:?}");
         assert_eq!(fixture.runpod.live_jobs("ep1"), 0);
     }
+}
+
+/// Drill: the reply to a submission is lost. Two jobs are there then, one of which runs the task.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_reply_with_a_bucket_runs_once() {
+    let test = "a_lost_reply_with_a_bucket_runs_once";
+    let Some(python) = python(test) else { return };
+    let Some(server) = s3::server(test) else { return };
+    let fixture = RunPodFixture::new(python, Some(server)).await;
+    let job = jobs::Job::short();
+    job.prepare(&fixture.store);
+    let task = job.envelope("lost").task;
+    let provider = fixture.losing_a_reply().await.unwrap();
+    let id = provider.submit(&task).await.unwrap();
+    assert_eq!(fixture.runpod.seen("run").len(), 2);
+    let mut epochs = Vec::new();
+    let observe = |event| {
+        if let Event::Epoch(epoch) = event {
+            epochs.push(epoch.epoch);
+        }
+    };
+    let state = provider.follow(&id, std::future::pending(), observe).await.unwrap();
+    let (expected, bytes) = job.directly();
+    assert!(matches!(&state.phase, Phase::Finished(outcome) if *outcome == expected), "{state:?}");
+    assert_eq!(epochs, [1, 2, 3]);
+    assert_eq!(fixture.store.read(&expected.blob().unwrap()).unwrap(), bytes);
+    // Both jobs come to their end; whoever asks again, even for another attempt, finds what there is.
+    fixture.runpod.until_executions("ep1", 2).await;
+    assert_eq!(fixture.client().submit(&task).await.unwrap(), id);
+    let other = Task { attempt: "lost#2".into(), ..task };
+    assert_eq!(fixture.client().submit(&other).await.unwrap(), id);
+    assert_eq!(fixture.runpod.seen("run").len(), 2);
 }
