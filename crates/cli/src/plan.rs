@@ -1,6 +1,6 @@
 //! `outboard plan` and `outboard providers`.
 
-use std::{path::Path, process::ExitCode, time::Duration};
+use std::{path::Path, process::ExitCode};
 
 use outboard::{
     Client, Result,
@@ -175,6 +175,8 @@ fn seconds(seconds: f64) -> String {
         s if s < 1.0 => format!("{:.0} ms", s * 1e3),
         s if s < 10.0 => format!("{s:.1} s"),
         s if s < 600.0 => format!("{s:.0} s"),
-        s => humantime::format_duration(Duration::from_secs(60 * (s / 60.0).min(1e12) as u64)).to_string(),
+        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.1} h", s / 3600.0),
+        s => format!("{:.0} days", s / 86_400.0),
     }
 }

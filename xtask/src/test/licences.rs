@@ -9,8 +9,17 @@ use super::outcome::Outcome;
 use crate::{command, workspace::Workspace};
 
 /// The licences that we accept, by SPDX identifier; one with an exception is an entry of its own.
-const ALLOWED: [&str; 8] =
-    ["Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "CDLA-Permissive-2.0", "ISC", "MIT", "Unicode-3.0", "Zlib"];
+const ALLOWED: [&str; 9] = [
+    "Apache-2.0",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "CC0-1.0",
+    "CDLA-Permissive-2.0",
+    "ISC",
+    "MIT",
+    "Unicode-3.0",
+    "Zlib",
+];
 
 /// Checks all dependencies, of all platforms.
 pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {

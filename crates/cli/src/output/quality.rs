@@ -144,10 +144,10 @@ mod tests {
             lines,
             "accuracy  0.5000\nprecision 0.5000\nrecall    0.5000\nf1        0.5000\nloss      0.2500\nrows      3,579\n\n\
              class              precision    recall        f1   roc auc      rows\n\
-             no                     0.5000    1.0000    0.6667         -     1,234\n\
+             no                    0.5000    1.0000    0.6667         -     1,234\n\
              a name that is l…     0.5000    1.0000    0.6667    0.7500     2,345\n\n\
              what it is, by what was said\n                      no  a name that is l…\n\
-             no                1,230                  4\n\
+             no                 1,230                  4\n\
              a name that is l…      0              2,345"
         );
     }

@@ -211,7 +211,9 @@ impl Dispatcher {
             let Some(choice) = plan.choice.clone() else {
                 let Some((pause, for_what)) = self.pause(&plan, began) else { return Err(self.refusal(&plan)) };
                 if !has_said {
-                    say(format!("waiting for {for_what}: {}", self.refusal(&plan)));
+                    let reasons = self.refusal(&plan);
+                    let reasons: Vec<_> = reasons.context().iter().map(|(id, why)| format!("{id}: {why}")).collect();
+                    say(format!("waiting for {for_what}: {}", reasons.join("; ")));
                     has_said = true;
                 }
                 tokio::select! {
