@@ -46,6 +46,10 @@ pub(crate) async fn train(client: &Client, arguments: Train, global: &Global, pr
                 json::finished(printer, &report, &format!("{} train --resume {id}", program()));
             } else {
                 lines.finished(&report, Some(&data));
+                // Where the user looks: whoever starts the next job should know.
+                if let Ok(budgets) = client.budgets().await {
+                    budgets.crossed.iter().for_each(|crossed| lines.note(&format!("budget    {crossed}")));
+                }
             }
             Ok(if report.status == Status::Succeeded { ExitCode::SUCCESS } else { exit_code(ErrorKind::Cancelled) })
         }

@@ -311,3 +311,48 @@ fn a_ledger_that_cannot_be_used_is_refused_and_nothing_is_lost() {
     }
     assert_eq!(user.run(&["jobs", "--json"]).lines().len(), 1, "the ledger was damaged");
 }
+
+#[test]
+fn a_crossed_threshold_is_told_before_and_after_a_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let worker = Worker::start(folder.path());
+    let user = user(&[worker.address()], "day_usd = 40.0\nthresholds = [{ at = 0.001, do = \"warn\" }]");
+    let first = user.run(&["train", "job.toml", "--output", "a"]);
+    assert_eq!((first.code, first.stderr.as_str()), (0, ""));
+    assert!(first.stdout.ends_with(" of the day budget is used\n"), "{}", first.stdout);
+    let second = user.run(&["train", "job.toml", "--output", "b"]);
+    assert!(
+        second.stderr.starts_with("warning: ") && second.stderr.ends_with(" of the day budget is used\n"),
+        "{}",
+        second.stderr
+    );
+}
+
+#[test]
+fn a_job_says_where_it_may_run() {
+    let user = User::new();
+    let routing = |keys: &str| user.job(&[("seed = 7\n", &format!("seed = 7\n[routing]\n{keys}\n"))]);
+    for (keys, why) in [
+        ("exclude = [\"cpu\"]", "  cpu: the job excludes it\n"),
+        ("providers = [\"http\"]", "  cpu: the job runs only on `http`\n"),
+    ] {
+        routing(keys);
+        let done = user.run(&["train", "job.toml"]);
+        assert_eq!(done.code, 3, "{keys}: {}", done.stderr);
+        assert!(
+            done.stderr.contains("error: no provider can take the task\n") && done.stderr.contains(why),
+            "{}",
+            done.stderr
+        );
+    }
+    routing("providers = [\"cpu\"]\npolicy = \"cheapest\"\nvalue_of_time_usd_per_hour = 2\nlocal_fallback = false");
+    assert_eq!(user.run(&["train", "job.toml"]).code, 0);
+    routing("policy = \"quickest\"");
+    let done = user.run(&["plan", "job.toml"]);
+    assert_eq!(done.code, 2);
+    assert!(
+        done.stderr.contains("routing.policy") && done.stderr.contains("must be one of \"cheapest\""),
+        "{}",
+        done.stderr
+    );
+}

@@ -96,6 +96,11 @@ impl<'a> Text<'a> {
         ));
     }
 
+    /// Prints a line below all others.
+    pub(crate) fn note(&self, line: &str) {
+        self.printer.line(line);
+    }
+
     /// Takes the bar away.
     pub(crate) fn clear(&self) {
         self.bar.finish_and_clear();
