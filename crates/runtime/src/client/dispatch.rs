@@ -2,6 +2,8 @@
 
 mod settle;
 
+pub(super) use settle::billed_time;
+
 use std::{
     collections::BTreeMap,
     path::Path,
@@ -69,12 +71,6 @@ pub(super) struct Flight {
     pub(super) resumed: bool,
     price: PriceModel,
     began: Instant,
-}
-
-/// A decision that has a choice.
-pub(super) struct Decision {
-    pub(super) plan: Plan,
-    choice: Choice,
 }
 
 impl Dispatcher {
@@ -224,7 +220,7 @@ impl Dispatcher {
                 refused.clear();
                 continue;
             };
-            match self.reserve(Decision { plan, choice }, &operation).await? {
+            match self.reserve(plan, choice, &operation).await? {
                 Ok(reserved) => return Ok(reserved),
                 Err(reason) => refused.push(reason),
             }
@@ -258,10 +254,10 @@ impl Dispatcher {
 
     async fn reserve(
         &mut self,
-        decision: Decision,
+        plan: Plan,
+        choice: Choice,
         operation: &(impl Fn(&Choice) -> (String, Operation) + Send),
     ) -> Result<std::result::Result<(Flight, Plan), (String, Reason)>> {
-        let Decision { plan, choice } = decision;
         let provider = self.providers.iter().find(|provider| provider.info().id == choice.provider);
         let provider = provider
             .ok_or_else(|| Error::new(ErrorKind::Unexpected, "a provider was chosen that there isn't"))?

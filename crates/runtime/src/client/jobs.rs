@@ -15,7 +15,7 @@ use outboard_core::{
 use outboard_ledger::{Attempt, CostRow, GroupBy, JobFilter, JobRow, Settlement, State};
 use outboard_store::atomic;
 
-use super::Client;
+use super::{Client, dispatch::billed_time};
 use crate::record::{Lock, Record, Report, Status};
 
 /// A file in a job's folder by which another process asks it to stop.
@@ -145,7 +145,7 @@ impl Client {
         let Some(usage) = state.ok().filter(|state| state.phase.is_final()).and_then(|state| state.usage) else {
             return Ok(None);
         };
-        let billed = usage.billed.unwrap_or_else(|| usage.timings.running());
+        let billed = billed_time(&usage);
         let cost = provider.price().await?.cost(billed);
         let outcome = "found out later".to_string();
         let settlement = Settlement { cost, billed: Some(billed), outcome, is_assumed: false };
@@ -205,7 +205,7 @@ impl Client {
                 let finished = state.is_ok_and(|state| matches!(state.phase, Phase::Finished(_)));
                 let (settlement, what) = match usage {
                     Some(usage) => {
-                        let billed = usage.billed.unwrap_or_else(|| usage.timings.running());
+                        let billed = billed_time(&usage);
                         let outcome = if finished { "finished" } else { "stopped" };
                         let settlement = Settlement { cost: price.cost(billed), billed: Some(billed), ..free(outcome) };
                         (settlement, "stopped and settled")

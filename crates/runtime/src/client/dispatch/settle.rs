@@ -12,6 +12,11 @@ use outboard_protocol::envelope::now;
 
 use super::{Dispatcher, Flight};
 
+/// Time that is charged for: what the provider bills, or else what the worker measured from start to end.
+pub(in crate::client) fn billed_time(usage: &Usage) -> Duration {
+    usage.billed.unwrap_or_else(|| usage.timings.running())
+}
+
 impl Dispatcher {
     /// Charges what an ended task cost, and keeps what it taught.
     pub(in crate::client) async fn settle(&mut self, flight: &Flight, state: &TaskState, flops: u64) -> Result<()> {
@@ -20,7 +25,7 @@ impl Dispatcher {
             Phase::Cancelled => ("cancelled".into(), Some(ErrorKind::Cancelled)),
             _ => ("finished".into(), None),
         };
-        let measured = state.usage.map(|usage| usage.billed.unwrap_or_else(|| usage.timings.running()));
+        let measured = state.usage.as_ref().map(billed_time);
         let cost = flight.price.cost(measured.unwrap_or_else(|| flight.began.elapsed()));
         let settlement = Settlement {
             cost,
