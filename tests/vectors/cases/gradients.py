@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from outboard_worker.losses import Loss
+from outboard_worker.model import build, set_step
+from outboard_worker.specs import Spec
 from torch import Tensor
 
 from cases.files import write_case
 from cases.models import MODELS
-from reference.model import Spec, build, set_step, weighted_loss
 
 SEED, STEP = 7, 3
 CROSS_ENTROPY: Spec = {"type": "cross_entropy"}
@@ -144,7 +146,7 @@ def run(case: Case, x: Tensor, y: Tensor, dtype: torch.dtype) -> Pass:
     x = x.to(dtype).requires_grad_(case.layers[0]["type"] != "embedding")
     output = model(x)
     y = y.to(dtype) if y.is_floating_point() else y
-    value = weighted_loss(case.loss, output, y, weights(case))
+    value = Loss(case.loss, dtype).of_batch(output, y, weights(case))
     value.backward()
     named = dict(model.named_parameters(), x=x)
     gradients = {name: tensor.grad for name, tensor in named.items() if tensor.grad is not None}

@@ -1,0 +1,44 @@
+"""What the tests share."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[4]
+# The package from its sources, and what the vectors are made with.
+sys.path[:0] = [str(REPOSITORY / "providers/runpod/worker/src"), str(REPOSITORY / "tests/vectors")]
+os.environ["PYTHONPATH"] = str(REPOSITORY / "providers/runpod/worker/src")
+# Bytes depend on the number of threads.
+os.environ["OUTBOARD_WORKER_THREADS"] = "1"
+os.environ["OUTBOARD_WORKER_DEVICE"] = "cpu"
+
+from outboard_worker.device import Device
+from outboard_worker.process import task_program
+from outboard_worker.settings import Settings
+from outboard_worker.store import Store
+from outboard_worker.supervisor import Supervisor
+
+
+@pytest.fixture(scope="session")
+def device() -> Device:
+    """The CPU."""
+    return Device(Settings.read())
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """An empty store."""
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def supervisor(store: Store) -> Iterator[Supervisor]:
+    """A supervisor of a task process over the store."""
+    found = Supervisor(task_program(Settings(store=store.folder, threads=1)))
+    yield found
+    found.close()
