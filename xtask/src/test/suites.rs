@@ -19,6 +19,9 @@ use crate::{command, postgres, python, tools, workspace::Workspace};
 /// Where the tests of the Python package lie.
 pub(super) const PYTHON_TESTS: &str = "tests/python";
 
+/// The Python package that is the worker for PyTorch.
+const WORKER: &str = "providers/runpod/worker";
+
 /// A build of the program from scratch should take no longer.
 const BUILD_GOAL_SECONDS: f64 = 120.0;
 
@@ -105,7 +108,9 @@ pub(super) fn runpod(workspace: &Workspace) -> Result<Outcome> {
     let server = tools::S3_SERVER.install(workspace)?;
     let python = python::interpreter(workspace)?;
     let test = "test --no-fail-fast --package outboard-conformance --test runpod -- --show-output";
-    cargo_tests(workspace.cargo(test).env("OUTBOARD_S3_SERVER", server).env("OUTBOARD_RUNPOD_PYTHON", python))
+    let mut tests = workspace.cargo(test);
+    tests.env("OUTBOARD_S3_SERVER", server).env("OUTBOARD_RUNPOD_PYTHON", python);
+    cargo_tests(tests.env("OUTBOARD_RUNPOD_WORKER", workspace.root.join(WORKER).join("src")))
 }
 
 /// The example programs of the library and the example jobs, each with an empty `OUTBOARD_HOME`.

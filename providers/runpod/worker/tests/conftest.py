@@ -30,13 +30,13 @@ def device() -> Device:
     return Device(Settings.read())
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    """An empty store."""
-    return Store(tmp_path / "store")
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store."""
+    return Store(tmp_path_factory.mktemp("store"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def supervisor(store: Store) -> Iterator[Supervisor]:
     """A supervisor of a task process over the store."""
     found = Supervisor(task_program(Settings(store=store.folder, threads=1)))

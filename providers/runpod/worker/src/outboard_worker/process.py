@@ -23,7 +23,7 @@ from outboard_worker.task import MAX_LINE_BYTES
 BOOT = 180.0
 # Longest time for which a process that was killed, or closed its output, is waited for.
 BURIAL = 5.0
-LOG_LINES = 20
+LOG_LINES = 40
 LOG_LINE_BYTES = 1024
 # What allocators say last; the signal is that of any abort.
 STARVED = ("memory allocation of ", "std::bad_alloc")

@@ -78,7 +78,7 @@ class Input(threading.Thread):
 
 def serve(settings: Settings) -> None:
     """Runs tasks until standard input ends."""
-    faulthandler.enable()
+    faulthandler.enable(all_threads=False)
     wire = Wire()
     # Before CUDA starts: without it products are not the same each time.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
