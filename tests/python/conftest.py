@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 
-# The protocol in Python, which the vectors are made with.
-sys.path.insert(0, str(Path(__file__).parents[1] / "vectors"))
+# The protocol in Python, which the vectors are made with, and the worker that has its layers.
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [
+    str(ROOT / "tests" / "vectors"),
+    str(ROOT / "providers" / "runpod" / "worker" / "src"),
+]
 
 from program import REPOSITORY, Program
 

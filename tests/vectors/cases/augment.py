@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from outboard_worker import augment
 
 from cases.files import write_records
+from outboard_worker import augment
 
 CHANGES: list[list[Any]] = [
     ["flip"],

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from outboard_worker.losses import Loss
-from outboard_worker.model import build, set_step
-from outboard_worker.specs import Spec
 from torch import Tensor
 
 from cases.files import write_case
 from cases.models import MODELS
+from outboard_worker.losses import Loss
+from outboard_worker.model import build, set_step
+from outboard_worker.specs import Spec
 
 SEED, STEP = 7, 3
 CROSS_ENTROPY: Spec = {"type": "cross_entropy"}
@@ -25,7 +25,8 @@ WEIGHTS = [0.5, 1.0, 2.0, 1.5]
 class Case:
     """A model, a loss and the shape of a batch; `reach` asks for logits of that size.
 
-    With `evaluates`, what the model gives and knows after the step is recorded too. With `weighted`, rows have weights.
+    With `evaluates`, what the model gives and knows after the step is recorded too. With
+    `weighted`, rows have weights.
     """
 
     name: str
@@ -100,9 +101,7 @@ CASES = [
     Case("37_rows", (37, 12), between(RELU), CROSS_ENTROPY),
     Case("wide", (64, 96), [linear(130), RELU, linear(70), RELU, linear(11)], CROSS_ENTROPY),
 ]
-CASES += [
-    Case(name, shape, specs, CROSS_ENTROPY, evaluates=True) for name, shape, specs in MODELS
-]
+CASES += [Case(name, shape, specs, CROSS_ENTROPY, evaluates=True) for name, shape, specs in MODELS]
 CASES += [
     Case(f"weighted_{name}", (24, 10), between(TANH), spec, weighted=True)
     for name, spec in [

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from cases.files import write_records
 from outboard_worker import draws, layers
 from outboard_worker.draws import DROPOUT, INIT, ORDER, SPLIT, stream
-
-from cases.files import write_records
 
 LAST = 2**64 - 1
 

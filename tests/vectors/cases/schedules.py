@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from outboard_worker.optim import learning_rate
-from outboard_worker.specs import Spec
 from torch.optim import lr_scheduler
 
 from cases.files import write_records
+from outboard_worker.optim import learning_rate
+from outboard_worker.specs import Spec
 
 STEP: Spec = {"type": "step", "every": 2, "gamma": 0.5}
 COSINE: Spec = {"type": "cosine", "min_lr": 1e-5}

@@ -16,7 +16,6 @@ from outboard_worker.losses import loss_function
 from outboard_worker.model import build, set_step
 from outboard_worker.optim import clip, learning_rate, optimizer, set_learning_rate
 from outboard_worker.specs import Spec
-
 from reference import features
 
 Curve = dict[str, list[float]]

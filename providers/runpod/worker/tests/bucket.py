@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-
-# Answers instead of the bucket: a status, or `None` for a connection that is cut.
-Fault = Callable[[str, str], int | None | bool]
 
 
 class Bucket:
@@ -54,7 +50,9 @@ class Bucket:
             waiting = self.faults.get((method, path))
             return waiting.pop(0) if waiting else None
 
-    def reply(self, to: BaseHTTPRequestHandler, status: int, body: bytes = b"", **more: str) -> None:
+    def reply(
+        self, to: BaseHTTPRequestHandler, status: int, body: bytes = b"", **more: str
+    ) -> None:
         to.send_response(status)
         to.send_header("Content-Length", str(len(body)))
         for name, value in more.items():

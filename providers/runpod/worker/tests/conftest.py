@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-REPOSITORY = Path(__file__).parents[4]
-# The package from its sources, and what the vectors are made with.
-sys.path[:0] = [str(REPOSITORY / "providers/runpod/worker/src"), str(REPOSITORY / "tests/vectors")]
-os.environ["PYTHONPATH"] = str(REPOSITORY / "providers/runpod/worker/src")
-# Bytes depend on the number of threads.
-os.environ["OUTBOARD_WORKER_THREADS"] = "1"
-os.environ["OUTBOARD_WORKER_DEVICE"] = "cpu"
 
 from outboard_worker.device import Device
 from outboard_worker.process import task_program
 from outboard_worker.settings import Settings
 from outboard_worker.store import Store
 from outboard_worker.supervisor import Supervisor
+
+REPOSITORY = Path(__file__).parents[4]
+# For processes that tests start; bytes depend on the number of threads.
+os.environ["PYTHONPATH"] = str(REPOSITORY / "providers/runpod/worker/src")
+os.environ["OUTBOARD_WORKER_THREADS"] = "1"
+os.environ["OUTBOARD_WORKER_DEVICE"] = "cpu"
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import torch
+
 from outboard_worker import tensors
 from outboard_worker.checkpoint import Checkpoint, Position
 from outboard_worker.envelope import Envelope
@@ -47,7 +48,9 @@ class Job:
         start = Checkpoint(Position("job", self.train["seed"]), found)
         self.start = store.write(start.encode())
 
-    def training(self, checkpoint: str | None = None, until: int | None = None, every: float = 3600):
+    def training(
+        self, checkpoint: str | None = None, until: int | None = None, every: float = 3600
+    ) -> dict[str, Any]:
         """Training from a checkpoint, or from the start."""
         return {
             "operation": "train",

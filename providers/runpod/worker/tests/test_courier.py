@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from bucket import Bucket
 from jobs import ENDLESS, Job, curve, message
 from outboard_worker import transfer
@@ -20,6 +21,7 @@ from outboard_worker.store import Store, compress, decoded, digest_of
 from outboard_worker.supervisor import Stop, Supervisor
 
 Json = dict[str, Any]
+Faults = dict[tuple[str, str], list[int | str]]
 
 
 @pytest.fixture
@@ -55,7 +57,7 @@ def grant(bucket: Bucket, client: Store, job: Job, slots: int = 3, **more: Any) 
     return {"until": until, "blobs": blobs, "out": out, **names, **more}
 
 
-def run(requests: Requests, asked: Json, stop: Stop | None = None) -> Json:
+def run(requests: Requests, asked: Any, stop: Stop | None = None) -> Json:
     return requests.run(asked, stop or Stop(), lambda event: None)
 
 
@@ -64,7 +66,9 @@ def failure(reply: Json) -> Json:
     return found
 
 
-def test_a_bucket_gets_everything(bucket: Bucket, client: Store, supervisor: Supervisor, store: Store) -> None:
+def test_a_bucket_gets_everything(
+    bucket: Bucket, client: Store, supervisor: Supervisor, store: Store
+) -> None:
     job = Job(client)
     requests = Requests(supervisor, store)
     granted = grant(bucket, client, job)
@@ -94,11 +98,15 @@ def test_a_bucket_gets_everything(bucket: Bucket, client: Store, supervisor: Sup
     # The lease decides: whoever comes again runs nothing.
     seen = len(bucket.seen)
     found = failure(run(requests, asked))
-    assert found["kind"] == "conflict" and "another worker has taken the task `k`" in found["message"]
+    assert (
+        found["kind"] == "conflict" and "another worker has taken the task `k`" in found["message"]
+    )
     assert bucket.seen[seen:] == [("PUT", "/t/lease")]
 
 
-def test_checkpoints_on_the_way_and_a_stop(bucket: Bucket, client: Store, supervisor: Supervisor, store: Store) -> None:
+def test_checkpoints_on_the_way_and_a_stop(
+    bucket: Bucket, client: Store, supervisor: Supervisor, store: Store
+) -> None:
     job = Job(client, ENDLESS)
     granted = grant(bucket, client, job, slots=4)
     stop = Stop()
@@ -118,7 +126,9 @@ def test_checkpoints_on_the_way_and_a_stop(bucket: Bucket, client: Store, superv
     assert record["stored"][0]["digest"] == outcome["checkpoint"]["digest"]
 
 
-def test_a_worker_that_ends_leaves_word(bucket: Bucket, client: Store, supervisor: Supervisor, store: Store) -> None:
+def test_a_worker_that_ends_leaves_word(
+    bucket: Bucket, client: Store, supervisor: Supervisor, store: Store
+) -> None:
     job = Job(client, ENDLESS)
     stop = Stop()
     granted = grant(bucket, client, job)
@@ -139,7 +149,13 @@ def test_a_worker_that_ends_leaves_word(bucket: Bucket, client: Store, superviso
     ],
 )
 def test_what_is_of_no_use_takes_no_lease(
-    bucket: Bucket, client: Store, supervisor: Supervisor, tmp_path: Path, change: Json, kind: str, text: str
+    bucket: Bucket,
+    client: Store,
+    supervisor: Supervisor,
+    tmp_path: Path,
+    change: Json,
+    kind: str,
+    text: str,
 ) -> None:
     job = Job(client)
     granted = grant(bucket, client, job, **change)
@@ -149,17 +165,24 @@ def test_what_is_of_no_use_takes_no_lease(
     assert not bucket.seen
 
 
-def test_faults_of_a_bucket(bucket: Bucket, client: Store, supervisor: Supervisor, tmp_path: Path) -> None:
+def test_faults_of_a_bucket(
+    bucket: Bucket, client: Store, supervisor: Supervisor, tmp_path: Path
+) -> None:
     job = Job(client)
     blob = ("GET", f"/blobs/{job.data}")
     lease = ("PUT", "/t/lease")
-    cases: list[tuple[Json, bytes | None, str, str]] = [
+    cases: list[tuple[Faults, bytes | None, str, str]] = [
         ({lease: [403]}, None, "permission_denied", "the store forbids this"),
         ({blob: [404]}, None, "not_found", "the store has no such object"),
         ({blob: [503] * 9}, None, "unavailable", "the store failed, or what stands before it"),
         ({}, compress(b"another"), "corrupt_payload", "a blob does not match its digest"),
         ({}, b"no frame", "corrupt_payload", "a blob can't be decompressed"),
-        ({("PUT", "/t/out/2"): [403]}, None, "permission_denied", "the task is done, but its outcome"),
+        (
+            {("PUT", "/t/out/2"): [403]},
+            None,
+            "permission_denied",
+            "the task is done, but its outcome",
+        ),
     ]
     for n, (faults, data, kind, text) in enumerate(cases):
         bucket.objects.clear()
@@ -168,7 +191,9 @@ def test_faults_of_a_bucket(bucket: Bucket, client: Store, supervisor: Superviso
             bucket.objects[f"/blobs/{job.data}"] = data
         bucket.faults = faults
         requests = Requests(supervisor, supervisor_store(supervisor, n))
-        found = failure(run(requests, {"envelope": message(f"k{n}", job.training(), store=granted)}))
+        found = failure(
+            run(requests, {"envelope": message(f"k{n}", job.training(), store=granted)})
+        )
         assert found["kind"] == kind and text in found["message"], found
         assert "s3cret" not in json.dumps(found)
         assert ("/t/result" in bucket.objects) == (lease not in faults)
@@ -214,7 +239,9 @@ def test_blobs_travel_with_a_task(client: Store, supervisor: Supervisor, store: 
     assert "finished" in run(requests, late)["result"]["ended"]
 
 
-def test_damage_and_hostile_sizes_of_a_message(client: Store, supervisor: Supervisor, store: Store) -> None:
+def test_damage_and_hostile_sizes_of_a_message(
+    client: Store, supervisor: Supervisor, store: Store
+) -> None:
     job = Job(client)
     requests = Requests(supervisor, store)
     supervisor_store(supervisor, 0)

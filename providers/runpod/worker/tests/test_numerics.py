@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import tomllib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from cases.files import read_case
+from reference import features
+
 from outboard_worker import augment, draws, layers, optim
 from outboard_worker.checkpoint import Checkpoint, Position
 from outboard_worker.dataset import Dataset
@@ -20,7 +22,11 @@ from outboard_worker.losses import Loss
 from outboard_worker.model import build, set_step
 from outboard_worker.network import Network
 from outboard_worker.trainer import Trainer
-from reference import features
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 VECTORS = Path(__file__).parents[4] / "tests" / "vectors"
 GRADIENTS = sorted(VECTORS.glob("gradients/*.safetensors"))
@@ -51,13 +57,15 @@ def test_every_layer_and_loss(path: Path, device: Device) -> None:
     weights = {key: tensor.view(drawn[key].shape) for key, tensor in weights.items()}
     assert all(torch.equal(drawn[key], weights[key]) for key in weights)
 
-    network = Network({"layers": case["layers"], "input": shape}, weights, device, int(case["seed"]))
+    network = Network(
+        {"layers": case["layers"], "input": shape}, weights, device, int(case["seed"])
+    )
     model = network.model.train()
     set_step(model, case["step"])
     is_tokens = case["layers"][0]["type"] == "embedding"
     x = found["x"].clone().requires_grad_(not is_tokens)
     loss = Loss(case["loss"]).of_batch(network.forward(x), found["y"], found.get("weights"))
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     assert loss.item() == pytest.approx(case["loss64"], rel=1e-5)
     named = dict(model.named_parameters(), x=x)
     gradients = [key for key in found if key.startswith("grad64.")]
@@ -141,7 +149,7 @@ def test_curves(path: Path, device: Device) -> None:
     state = build(job["model"]["layers"], shape, train.seed).state_dict()
     start = Checkpoint(Position("", train.seed), {f"model.{k}": t for k, t in state.items()})
     model = {"layers": job["model"]["layers"], "input": shape}
-    trainer = Trainer(model, train, *both, start, device)
+    trainer = Trainer(model, train, both[0], both[1], start, device)
     expected = json.loads(path.with_suffix(".json").read_text())
     epochs = []
     while not trainer.is_done():

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from jobs import ENDLESS, Job, curve, envelope
 from outboard_worker import tensors
 from outboard_worker.checkpoint import Checkpoint
