@@ -16,7 +16,7 @@ from outboard_worker.store import Store
 
 LAYERS: list[Any] = [
     {"type": "linear", "out": 16},
-    "relu",
+    {"type": "relu"},
     {"type": "dropout", "p": 0.2},
     {"type": "linear", "out": 3},
 ]

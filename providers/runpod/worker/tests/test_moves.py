@@ -23,10 +23,11 @@ TRAINS: list[Json] = [
     {"optimizer": {"type": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": True}},
     {"keep": "best", "schedule": {"type": "cosine"}, "warmup_steps": 3, "clip_norm": 1.0},
 ]
+# The gradient of a bias before a batch norm is noise, which Adam would make much of.
 LAYERS = [
-    {"type": "linear", "out": 16},
-    "batch_norm1d",
-    "gelu",
+    {"type": "linear", "out": 16, "bias": False},
+    {"type": "batch_norm1d"},
+    {"type": "gelu"},
     {"type": "residual", "layers": [{"type": "linear", "out": 16}, {"type": "dropout", "p": 0.1}]},
     {"type": "linear", "out": 3},
 ]

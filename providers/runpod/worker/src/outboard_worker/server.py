@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from outboard_worker import PROTOCOL, __version__
 from outboard_worker.envelope import MAX_MESSAGE_BYTES, Envelope, decode, encode
-from outboard_worker.failure import Failure, Json, corrupt, invalid, same
+from outboard_worker.failure import Failure, Json, corrupt, invalid
 from outboard_worker.store import CHUNK, Store, check_digest, compress, digest_of, is_digest, pays
 from outboard_worker.supervisor import Supervisor
 from outboard_worker.tasks import MAX_QUEUED, Refused, Tasks
@@ -224,7 +224,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             store.receive(digest, self.body(), encodings[given], MAX_BLOB_BYTES)
         except Failure as failure:
-            if failure.kind == "corrupt_payload" and failure.retry == same() and self.is_read:
+            if failure.kind == "corrupt_payload":
                 raise Refused(422, failure) from None
             raise
         self.bare(201)
@@ -288,8 +288,8 @@ def whole(query: dict[str, list[str]], name: str, default: int) -> int:
     return int(text)
 
 
-def cut_off(why: str) -> Failure:
-    return corrupt(f"the message did not arrive whole: {why}")
+def cut_off(why: str) -> Refused:
+    return Refused(400, corrupt(f"the message did not arrive whole: {why}"))
 
 
 class Server(ThreadingHTTPServer):
