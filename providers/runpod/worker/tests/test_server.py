@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import urllib3
+
 from conftest import REPOSITORY
 from jobs import ENDLESS, Job, curve, message
 from outboard_worker.store import Store, compress, digest_of
