@@ -7,15 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from program import REPOSITORY, Program
 
 # The protocol in Python, which the vectors are made with, and the worker that has its layers.
-ROOT = Path(__file__).parents[2]
-sys.path[:0] = [
-    str(ROOT / "tests" / "vectors"),
-    str(ROOT / "providers" / "runpod" / "worker" / "src"),
-]
-
-from program import REPOSITORY, Program
+WORKER = REPOSITORY / "providers" / "runpod" / "worker"
+sys.path[:0] = [str(REPOSITORY / "tests" / "vectors"), str(WORKER / "src")]
 
 
 @pytest.fixture

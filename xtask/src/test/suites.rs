@@ -140,12 +140,29 @@ pub(super) fn vectors(workspace: &Workspace) -> Result<Outcome> {
 }
 
 pub(super) fn python(workspace: &Workspace) -> Result<Outcome> {
+    pytest(workspace, PYTHON_TESTS)
+}
+
+/// What is checked of all Python, and the tests of the worker for PyTorch.
+pub(super) fn worker(workspace: &Workspace) -> Result<Outcome> {
+    let mut outcome = Outcome::default();
+    for ruff in [&["check", "--no-cache", "."][..], &["format", "--no-cache", "--check", "."]] {
+        outcome.add(check(python::python(workspace)?.args(["-m", "ruff"]).args(ruff))?);
+    }
+    let mut types = python::python(workspace)?;
+    outcome.add(check(types.args(["-m", "mypy"]).current_dir(workspace.root.join(WORKER)))?);
+    outcome.add(pytest(workspace, WORKER)?);
+    Ok(outcome)
+}
+
+/// The tests in a folder, with the real program and RunPod's stand-in.
+fn pytest(workspace: &Workspace, folder: &str) -> Result<Outcome> {
     let program = workspace.program()?;
     let testbed = workspace.release("--package outboard-testbed", "runpod-testbed")?;
     let mut tests = PythonTests::default();
     let mut pytest = python::python(workspace)?;
     pytest
-        .args(["-m", "pytest", "-q", "-r", "s", "-p", "no:cacheprovider", PYTHON_TESTS])
+        .args(["-m", "pytest", "-q", "-r", "s", "-p", "no:cacheprovider", folder])
         .env("TEST_OUTBOARD_BIN", program)
         .env("TEST_RUNPOD_TESTBED_BIN", testbed);
     let status = command::lines(&mut pytest, |line| {

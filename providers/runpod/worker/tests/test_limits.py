@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ from outboard_worker.trainer import Trainer
 Forward = Callable[[Network, torch.Tensor], torch.Tensor]
 
 
-def trainer(store: Store, device: Device, **train: object) -> Trainer:
+def trainer(store: Store, device: Device, **train: Any) -> Trainer:
     job = Job(store, **train)
     data, validation = (Dataset.read(store.path(digest)) for digest in (job.data, job.validation))
     start = Checkpoint.read(store.path(job.start))
@@ -30,7 +31,7 @@ def trainer(store: Store, device: Device, **train: object) -> Trainer:
 
 
 def with_room_for(monkeypatch: pytest.MonkeyPatch, rows: int) -> list[int]:
-    """Makes a forward pass of more rows fail as a GPU's allocator does; the sizes that were tried."""
+    """Makes passes of more rows fail as a GPU's allocator does; the sizes that were tried."""
     tried: list[int] = []
     real: Forward = Network.forward
 

@@ -31,6 +31,8 @@ class Device:
         torch.backends.cudnn.benchmark = False
         # Where PyTorch has no such kernel it warns and goes on.
         torch.use_deterministic_algorithms(True, warn_only=True)
+        # Nothing here reads what it hasn't written.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         threads = torch.get_num_threads()
         options = " bf16" * settings.bf16
         if self.device.type == "cpu":
