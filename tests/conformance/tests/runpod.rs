@@ -107,7 +107,7 @@ fn worker_command(python: PathBuf, package: Option<&Path>, store: &Path) -> Work
     WorkerCommand {
         program: python,
         args,
-        env: env.map(|(name, value)| (name.into(), value.into())).collect(),
+        env: env.map(|(name, value)| (name.into(), value)).collect(),
         log: std::env::var_os("OUTBOARD_RUNPOD_LOG").map(Into::into),
     }
 }

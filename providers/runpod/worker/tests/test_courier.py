@@ -178,7 +178,7 @@ def test_faults_of_a_bucket(
         ({}, compress(b"another"), "corrupt_payload", "a blob does not match its digest"),
         ({}, b"no frame", "corrupt_payload", "a blob can't be decompressed"),
         (
-            {("PUT", "/t/out/2"): [403]},
+            {("PUT", f"/t/out/{slot}"): [403] for slot in range(3)},
             None,
             "permission_denied",
             "the task is done, but its outcome",

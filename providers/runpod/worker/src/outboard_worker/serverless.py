@@ -60,7 +60,7 @@ class Handler:
 
         def work() -> Json:
             try:
-                return self.requests.run(job["input"], stop, progress)
+                return self.requests.run(job.get("input"), stop, progress)
             finally:
                 progress.finish()
 

@@ -186,6 +186,8 @@ class Watch:
         self.is_heard = True
         if isinstance(said, Failure):
             return self.failed(process.kill(said))
+        if not isinstance(said, dict):
+            said = {}
         if "event" in said:
             self.observe(said["event"])
             return None

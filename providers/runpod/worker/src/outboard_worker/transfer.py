@@ -36,7 +36,7 @@ class Transfer:
 
     def __init__(self) -> None:
         self.pool = urllib3.PoolManager(
-            retries=False, timeout=urllib3.Timeout(connect=CONNECT, read=SILENCE)
+            retries=False, maxsize=4, timeout=urllib3.Timeout(connect=CONNECT, read=SILENCE)
         )
 
     def request(
