@@ -33,14 +33,19 @@ def environment(tmp_path: Path) -> dict[str, str]:
     }
 
 
-@pytest.fixture
-def testbed(tmp_path: Path, environment: dict[str, str]) -> Iterator[Testbed]:
+def with_worker(tmp_path: Path, environment: dict[str, str]) -> Testbed:
     """The stand-in with the worker."""
     program = os.environ.get("TEST_RUNPOD_TESTBED_BIN")
     if not program:
         pytest.skip("the variable TEST_RUNPOD_TESTBED_BIN names no program")
     log = {"RUNPOD_TESTBED_LOG": str(tmp_path / "worker.log")}
-    found = Testbed(REPOSITORY / program, ["--", *COMMAND], environment | log)
+    return Testbed(REPOSITORY / program, ["--", *COMMAND], environment | log)
+
+
+@pytest.fixture
+def testbed(tmp_path: Path, environment: dict[str, str]) -> Iterator[Testbed]:
+    """The stand-in with the worker, for one test."""
+    found = with_worker(tmp_path, environment)
     yield found
     found.close()
 
@@ -56,6 +61,12 @@ def task_process(tmp_path: Path) -> int | None:
         if b"--stdio" in words and store in words:
             return int(folder.name)
     return None
+
+
+def worker_process(tmp_path: Path) -> int:
+    """The id of the worker: the task process is its child."""
+    facts = Path(f"/proc/{task_process(tmp_path)}/stat").read_text()
+    return int(facts.rpartition(")")[2].split()[1])
 
 
 def endless() -> dict[str, Any]:
@@ -98,6 +109,39 @@ def test_progress_a_stop_and_a_death(testbed: Testbed, tmp_path: Path) -> None:
         # After a lack of memory it is another worker.
         assert testbed.endpoint.run_sync(PLAIN, timeout=120)["loss"] > 0
         assert task_process(tmp_path) != found
+
+
+def test_a_worker_that_is_ended_says_so(testbed: Testbed, tmp_path: Path) -> None:
+    job = testbed.endpoint.run(endless())
+    until(job.output)
+    os.kill(worker_process(tmp_path), signal.SIGTERM)
+    state = final(testbed, job)
+    assert state["status"] == "FAILED" and "the worker is shutting down" in state["error"]
+
+
+def test_a_library_that_aborts_makes_the_worker_unhealthy(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """The job stays in the queue, and the reason is in the worker's log."""
+    broken = tmp_path / "broken" / "torch"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text(
+        "import os, sys\n"
+        "sys.stderr.write('what():  random_device could not be read\\n')\n"
+        "sys.stderr.flush()\n"
+        "os.abort()\n"
+    )
+    paths = f"{broken.parent}{os.pathsep}{environment['PYTHONPATH']}"
+    testbed = with_worker(tmp_path, environment | {"PYTHONPATH": paths})
+    try:
+        job = testbed.endpoint.run(PLAIN)
+        until(lambda: testbed.endpoint.health()["workers"]["unhealthy"])
+        assert job.status() == "IN_QUEUE"
+        log = (tmp_path / "worker.log").read_text()
+        assert "the task process died (signal: 6 (SIGABRT))" in log
+        assert "random_device could not be read" in log
+    finally:
+        testbed.close()
 
 
 def test_the_first_remote_epoch(testbed: Testbed, outboard: Program) -> None:

@@ -61,6 +61,9 @@ class Requests:
         """Epochs of training, in and out."""
         envelope = plain_request.envelope(asked, self.store, PLAIN_PATIENCE)
         found = self.supervisor.run(envelope, stop, observe)
+        if stop.reason == "preempted":
+            # Fewer epochs than asked for are no answer.
+            raise Failure("preempted", "the worker is shutting down", hint="send the job again")
         return plain_request.reply(found, self.store)
 
     def known(self, envelope: Envelope) -> Json | None:
