@@ -126,6 +126,19 @@ def test_checkpoints_on_the_way_and_a_stop(
     assert record["stored"][0]["digest"] == outcome["checkpoint"]["digest"]
 
 
+def test_a_stop_ends_a_download(
+    bucket: Bucket, client: Store, supervisor: Supervisor, tmp_path: Path
+) -> None:
+    job = Job(client)
+    stop = Stop()
+    stop.set()
+    asked = {"envelope": message("k", job.training(), store=grant(bucket, client, job))}
+    found = run(Requests(supervisor, Store(tmp_path / "empty")), asked, stop)
+    assert found["result"]["ended"] == "cancelled"
+    assert json.loads(bucket.objects["/t/result"])["ended"] == "cancelled"
+    assert len([path for method, path in bucket.seen if method == "GET"]) == 1
+
+
 def test_a_worker_that_ends_leaves_word(
     bucket: Bucket, client: Store, supervisor: Supervisor, store: Store
 ) -> None:

@@ -5,15 +5,24 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from outboard_worker.envelope import Envelope, Grant, blob_of, encode, failed, now, result
+from outboard_worker.envelope import (
+    Envelope,
+    Grant,
+    GrantedBlob,
+    blob_of,
+    encode,
+    failed,
+    now,
+    result,
+)
 from outboard_worker.failure import NEVER, OTHER, Failure, Json, invalid, same
 from outboard_worker.notes import Notes
 from outboard_worker.store import Store, compress, pays
 from outboard_worker.supervisor import Stop, Supervisor
-from outboard_worker.transfer import Transfer, persist
+from outboard_worker.transfer import MAX_BLOB_BYTES, Transfer, persist
 
 # Progress is written no more often.
 EVERY = 1.0
@@ -46,6 +55,14 @@ def carry(
     except Failure as failure:
         return failed(envelope, failure)
     return courier.run(supervisor, stop, observe)
+
+
+def until(stop: Stop, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The chunks that come before the task is stopped."""
+    for chunk in chunks:
+        if stop.is_set():
+            raise Failure("cancelled", "the task was cancelled")
+        yield chunk
 
 
 class Courier:
@@ -95,12 +112,12 @@ class Courier:
         try:
             self.fetch(stop)
             download = time.monotonic() - began
-            if stop.is_set():
-                found = result(self.envelope, "cancelled")
-            else:
-                found = supervisor.run(self.envelope, stop, hear)
+            found = supervisor.run(self.envelope, stop, hear)
         except Failure as failure:
-            found = failed(self.envelope, failure)
+            is_stopped = failure.kind == "cancelled"
+            found = (
+                result(self.envelope, "cancelled") if is_stopped else failed(self.envelope, failure)
+            )
         self.notes.close()
         reporting.join()
         began = time.monotonic()
@@ -116,14 +133,15 @@ class Courier:
         """Brings the blobs that the task needs into the folder."""
         granted = {blob.digest: blob for blob in self.grant.blobs}
         for digest in self.envelope.needs():
-            if stop.is_set() or self.store.is_whole(digest):
+            if self.store.is_whole(digest):
                 continue
             if digest not in granted:
                 raise invalid("the grant lacks a blob that the task needs").at("blob", digest)
             blob = granted[digest]
 
-            def fetch(url: str = blob.url, encoding: str = blob.encoding, of: str = digest) -> None:
-                self.transfer.download(url, encoding, of, self.store)
+            def fetch(blob: GrantedBlob = blob) -> None:
+                chunks = until(stop, self.transfer.chunks(blob.url))
+                self.store.receive(blob.digest, chunks, blob.encoding, MAX_BLOB_BYTES)
 
             try:
                 persist(fetch)
@@ -150,9 +168,9 @@ class Courier:
                 began = time.monotonic()
                 self.keep(waiting)
                 self.uploading += time.monotonic() - began
-                continue
-            self.write_progress()
-            due = time.monotonic() + EVERY
+            if time.monotonic() >= due:
+                self.write_progress()
+                due = time.monotonic() + EVERY
 
     def keep(self, checkpoint: Json) -> None:
         """Stores a checkpoint in the next free slot, if there is one; if not, the task goes on."""

@@ -166,7 +166,8 @@ class Envelope:
             get(self.operation, "train", dict)
             get(self.operation, "until_epoch", int)
             every = get(self.operation, "checkpoint_every", dict)
-            get(every, "secs", int), get(every, "nanos", int)
+            get(every, "secs", int)
+            get(every, "nanos", int)
         elif name == "evaluate" and "loss" not in self.operation:
             raise corrupt("a message cannot be read: `loss` is missing")
 

@@ -9,7 +9,10 @@ from outboard_worker.specs import Spec
 
 
 def loss_function(
-    spec: Spec, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    spec: Spec,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    reduction: str = "mean",
 ) -> nn.Module:
     """The batch loss, as PyTorch has it."""
     match spec["type"]:
@@ -18,16 +21,17 @@ def loss_function(
             return nn.CrossEntropyLoss(
                 None if weights is None else torch.tensor(weights, dtype=dtype, device=device),
                 label_smoothing=spec.get("label_smoothing", 0.0),
+                reduction=reduction,
             )
         case "mse":
-            return nn.MSELoss()
+            return nn.MSELoss(reduction=reduction)
         case "l1":
-            return nn.L1Loss()
+            return nn.L1Loss(reduction=reduction)
         case "huber":
-            return nn.HuberLoss(delta=spec.get("delta", 1.0))
+            return nn.HuberLoss(reduction, spec.get("delta", 1.0))
         case "bce_with_logits":
             weight = torch.tensor(spec.get("positive_weight", 1.0), dtype=dtype, device=device)
-            return nn.BCEWithLogitsLoss(pos_weight=weight)
+            return nn.BCEWithLogitsLoss(reduction=reduction, pos_weight=weight)
         case other:
             raise ValueError(f"unknown loss {other}")
 
@@ -40,8 +44,7 @@ class Loss:
     ) -> None:
         self.kind: str = spec["type"]
         self.mean = loss_function(spec, dtype, device)
-        self.each = loss_function(spec, dtype, device)
-        setattr(self.each, "reduction", "none")  # noqa: B010
+        self.each = loss_function(spec, dtype, device, "none")
         by_class = self.mean.weight if isinstance(self.mean, nn.CrossEntropyLoss) else None
         self.by_class: Tensor | None = by_class
 

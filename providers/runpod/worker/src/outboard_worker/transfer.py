@@ -12,7 +12,7 @@ from typing import TypeVar
 import urllib3
 
 from outboard_worker.failure import OTHER, Failure, same
-from outboard_worker.store import CHUNK, Store
+from outboard_worker.store import CHUNK
 
 CONNECT = 10.0
 # Longest time for a reply, and for a transfer to stand still.
@@ -108,10 +108,6 @@ class Transfer:
                 cuts += 1
                 if failure.kind not in _AGAIN or received == before or cuts > MAX_CUTS:
                     raise
-
-    def download(self, url: str, encoding: str, digest: str, store: Store) -> None:
-        """Brings a blob into the store, verified."""
-        store.receive(digest, self.chunks(url), encoding, MAX_BLOB_BYTES)
 
 
 def shown(url: str) -> str:
