@@ -22,4 +22,6 @@ pub use outboard_core::{Error, ErrorKind, Event, Job, NanoUsd, Result, provider,
 pub use outboard_ledger as ledger;
 pub use outboard_router as router;
 pub use outboard_store::atomic::write as write_file;
+pub use outboard_plugin as plugin;
+pub use registry::place as plugin_place;
 pub use record::{Move, Report, Status, Summary};
