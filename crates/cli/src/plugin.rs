@@ -63,9 +63,12 @@ pub(crate) fn new(name: &str, lang: Lang, global: &Global, printer: &Printer) ->
     let check = format!("outboard plugin check {name}/{library}lib{name}.{extension}");
     if global.json {
         let files: Vec<_> = files.iter().map(|(file, _)| folder.join(file.replace("NAME", name))).collect();
-        printer.line(json!({"event": "plugin", "schema": 1, "files": files, "build": build, "check": check}).to_string());
+        printer
+            .line(json!({"event": "plugin", "schema": 1, "files": files, "build": build, "check": check}).to_string());
     } else {
-        printer.line(format!("{name} is a provider that works. Build it, check it, then change it:\n  {build}\n  {check}"));
+        printer.line(format!(
+            "{name} is a provider that works. Build it, check it, then change it:\n  {build}\n  {check}"
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -73,7 +76,12 @@ pub(crate) fn new(name: &str, lang: Lang, global: &Global, printer: &Printer) ->
 const REPOSITORY: &str = concat!("git = \"", env!("CARGO_PKG_REPOSITORY"), "\"");
 
 /// Runs the suite on a plugin.
-pub(crate) fn check(runtime: &Runtime, arguments: &PluginCheck, global: &Global, printer: &Printer) -> Result<ExitCode> {
+pub(crate) fn check(
+    runtime: &Runtime,
+    arguments: &PluginCheck,
+    global: &Global,
+    printer: &Printer,
+) -> Result<ExitCode> {
     let config = serde_json::from_str(&arguments.config).map_err(|e| {
         Error::invalid(format!("`{}` is no JSON object: {e}", arguments.config))
             .at("flag", "--config")
@@ -99,9 +107,12 @@ pub(crate) fn check(runtime: &Runtime, arguments: &PluginCheck, global: &Global,
         };
         if global.json {
             let verdict = word.to_lowercase();
-            printer.line(json!({"event": "case", "schema": 1, "case": name, "verdict": verdict, "reason": why}).to_string());
+            printer.line(
+                json!({"event": "case", "schema": 1, "case": name, "verdict": verdict, "reason": why}).to_string(),
+            );
         } else {
-            printer.line(format!("{word:<8} {}", if why.is_empty() { (*name).into() } else { format!("{name}: {why}") }));
+            printer
+                .line(format!("{word:<8} {}", if why.is_empty() { (*name).into() } else { format!("{name}: {why}") }));
         }
     }
     let (passed, failed) = (report.passed(), report.failed().len());

@@ -118,9 +118,10 @@ impl Tasks {
             };
             running.0.log.send_modify(|log| log.ended = Some((phase, usage, Instant::now())));
         };
-        thread::Builder::new().name("task".into()).spawn(work).map_err(|e| {
-            Error::new(ErrorKind::Unavailable, "no thread can be started for the task").because(e)
-        })?;
+        thread::Builder::new()
+            .name("task".into())
+            .spawn(work)
+            .map_err(|e| Error::new(ErrorKind::Unavailable, "no thread can be started for the task").because(e))?;
         tasks.insert(id.clone(), entry);
         Ok(id)
     }

@@ -25,7 +25,9 @@ pub(crate) fn providers(config: &Config, store: &FolderStore) -> Result<Vec<Arc<
     }
     for (name, plugin) in config.plugins.iter().filter(|(_, plugin)| plugin.enabled) {
         let provider = PluginProvider::load(name, plugin, &place(&config.home, store)).map_err(|error| {
-            error.at("plugin", plugin.path.display()).at("to go on without it", format!("--set plugins.{name}.enabled=false"))
+            error
+                .at("plugin", plugin.path.display())
+                .at("to go on without it", format!("--set plugins.{name}.enabled=false"))
         })?;
         providers.push(standard(Arc::new(provider), &plugin_deadlines(plugin)));
     }

@@ -63,8 +63,8 @@ fn rust_example() -> PathBuf {
         .unwrap();
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     let messages = String::from_utf8(built.stdout).unwrap();
-    let artifacts = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let beside = artifacts.filter(|artifact| artifact["target"]["name"] == "beside").next_back().unwrap();
+    let mut artifacts = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let beside = artifacts.rfind(|artifact| artifact["target"]["name"] == "beside").unwrap();
     PathBuf::from(beside["filenames"][0].as_str().unwrap())
 }
 
@@ -203,11 +203,17 @@ fn each_refusal_says_what_and_how_to_mend_it() {
 
     user.write("outboard.toml", "plugins.cpu.path = \"libgood.so\"\n");
     let said = user.run(&["providers"]).stderr;
-    assert!(said.contains("has the name of a provider that is built in") && said.contains("try: choose another name"), "{said}");
+    assert!(
+        said.contains("has the name of a provider that is built in") && said.contains("try: choose another name"),
+        "{said}"
+    );
 
     fs::set_permissions(&good, fs::Permissions::from_mode(0o666)).unwrap();
     let said = refusal(&user, &good, "");
-    assert!(said.contains("others may write DIR/libgood.so") && said.contains("try: run `chmod go-w DIR/libgood.so`"), "{said}");
+    assert!(
+        said.contains("others may write DIR/libgood.so") && said.contains("try: run `chmod go-w DIR/libgood.so`"),
+        "{said}"
+    );
     fs::set_permissions(&good, fs::Permissions::from_mode(0o644)).unwrap();
     fs::set_permissions(user.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let said = refusal(&user, &good, "");
@@ -223,10 +229,18 @@ fn a_plugin_that_misbehaves_harms_its_own_task_only() {
     let cases = [
         ("garbage", "if (is(op, \"wait\")) return say(out, \"nonsense\");".to_string(), "its answer cannot be read"),
         ("silent", "if (is(op, \"wait\")) return 7;".into(), "the plugin gave no answer: status 7"),
-        ("huge", "if (is(op, \"wait\")) { say(out, \"{}\"); out->len = (size_t)1 << 40; return 0; }".into(), "an answer of 1099511627776 bytes"),
+        (
+            "huge",
+            "if (is(op, \"wait\")) { say(out, \"{}\"); out->len = (size_t)1 << 40; return 0; }".into(),
+            "an answer of 1099511627776 bytes",
+        ),
         ("impossible", impossible, "names the blob 0000"),
         ("endless", "if (is(op, \"wait\")) for (;;) sleep(1);".into(), "gave no answer within"),
-        ("crash", "if (is(op, \"wait\")) { fprintf(stderr, \"my last words\\n\"); abort(); }".into(), "signal: 6 (SIGABRT)"),
+        (
+            "crash",
+            "if (is(op, \"wait\")) { fprintf(stderr, \"my last words\\n\"); abort(); }".into(),
+            "signal: 6 (SIGABRT)",
+        ),
     ];
     let user = user();
     // A call that never returns leaves open whether the task runs: it is waited for until then.

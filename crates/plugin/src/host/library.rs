@@ -61,15 +61,20 @@ fn load(path: &Path) -> Result<Table> {
 fn check(table: *const abi::Plugin, path: &Path) -> Result<Table> {
     let shown = path.display();
     if table.is_null() || !table.is_aligned() {
-        return Err(incompatible(format!("the plugin {shown} gives no table")).hint("return the address of a static table"));
+        return Err(
+            incompatible(format!("the plugin {shown} gives no table")).hint("return the address of a static table")
+        );
     }
     // SAFETY: whatever the version, a table begins with its size, which is at least that of these three fields.
-    let (size, major, minor) =
-        unsafe { ((&raw const (*table).size).read(), (&raw const (*table).major).read(), (&raw const (*table).minor).read()) };
+    let (size, major, minor) = unsafe {
+        ((&raw const (*table).size).read(), (&raw const (*table).major).read(), (&raw const (*table).minor).read())
+    };
     let ours = format!("{}.{}", abi::MAJOR, abi::MINOR);
     if major != abi::MAJOR {
-        return Err(incompatible(format!("the plugin {shown} speaks version {major}.{minor}, but this program {ours}"))
-            .hint("get a plugin, or a program, of the other's major version"));
+        return Err(incompatible(format!(
+            "the plugin {shown} speaks version {major}.{minor}, but this program {ours}"
+        ))
+        .hint("get a plugin, or a program, of the other's major version"));
     }
     if size < size_of::<abi::Plugin>() {
         let message = format!(
@@ -84,7 +89,9 @@ fn check(table: *const abi::Plugin, path: &Path) -> Result<Table> {
     let from = std::mem::offset_of!(abi::Plugin, create) / size_of::<usize>();
     // SAFETY: within the table, whose size was checked; it consists of words from there on.
     if (0..functions).any(|i| unsafe { first.add(from + i).read() } == 0) {
-        return Err(incompatible(format!("the table of the plugin {shown} has a null function")).hint("fill in all four"));
+        return Err(
+            incompatible(format!("the table of the plugin {shown} has a null function")).hint("fill in all four")
+        );
     }
     // SAFETY: checked as far as it can be, and the header promises that it lives for ever.
     Ok(Table(unsafe { &*table }))
@@ -132,8 +139,9 @@ impl Instance {
         callbacks: &'static Callbacks,
         limit: Duration,
     ) -> Result<Arc<Self>> {
-        let config = serde_json::to_vec(config)
-            .map_err(|e| Error::new(ErrorKind::Unexpected, "the plugin's configuration cannot be encoded").because(e))?;
+        let config = serde_json::to_vec(config).map_err(|e| {
+            Error::new(ErrorKind::Unexpected, "the plugin's configuration cannot be encoded").because(e)
+        })?;
         let shown = path.display().to_string();
         let make = move || Self::create_here(&path, &config, callbacks);
         timeout(limit, blocking::unblock(make)).await.unwrap_or_else(|_| {
@@ -181,9 +189,8 @@ impl Instance {
     pub(super) fn call_here(&self, operation: &[u8], request: &[u8]) -> Result<Vec<u8>> {
         let mut out = Bytes::EMPTY;
         // SAFETY: the provider lives, and what is lent lives through the call.
-        let status = unsafe {
-            (self.table.0.call)(self.provider, Bytes::of(operation), Bytes::of(request), &raw mut out)
-        };
+        let status =
+            unsafe { (self.table.0.call)(self.provider, Bytes::of(operation), Bytes::of(request), &raw mut out) };
         // SAFETY: `call` wrote it, or it is empty.
         let answer = unsafe { taken(self.table, out) };
         match status {

@@ -45,7 +45,7 @@ pub struct PluginProvider {
 #[derive(Debug)]
 enum Plugin {
     Here(Arc<Instance>),
-    Child(Child),
+    Child(Box<Child>),
 }
 
 impl PluginProvider {
@@ -58,9 +58,8 @@ impl PluginProvider {
         let runtime = runtime()?;
         // A thread of its own: this one may belong to a runtime.
         let load = || runtime.block_on(Self::load_there(id, config, place));
-        std::thread::scope(|scope| scope.spawn(load).join()).unwrap_or_else(|_| {
-            Err(Error::new(ErrorKind::Unexpected, "loading a plugin failed").with_provider(id))
-        })
+        std::thread::scope(|scope| scope.spawn(load).join())
+            .unwrap_or_else(|_| Err(Error::new(ErrorKind::Unexpected, "loading a plugin failed").with_provider(id)))
     }
 
     async fn load_there(id: &str, config: &PluginConfig, place: &Place) -> Result<Self> {
@@ -72,7 +71,7 @@ impl PluginProvider {
                 let callbacks = Callbacks::new(id, place.store.clone(), place.worker.clone());
                 Plugin::Here(Instance::create(path, &config.config, callbacks, limit).await.map_err(named)?)
             }
-            Isolation::Process => Plugin::Child(Child::new(id, path, config, place.server.clone())),
+            Isolation::Process => Plugin::Child(Box::new(Child::new(id, path, config, place.server.clone()))),
         };
         let kind = "plugin".to_string();
         let info = ProviderInfo { id: id.into(), kind, device: String::new(), region: None };
@@ -105,8 +104,10 @@ impl PluginProvider {
                 child.kill();
             }
             let message = format!("the plugin `{}` gave no answer within {limit:?}", self.info.id);
-            return Err(named(Error::new(ErrorKind::Timeout, message)
-                .hint(format!("ask its author; a longer `plugins.{}.call_timeout` may help", self.info.id))));
+            return Err(named(
+                Error::new(ErrorKind::Timeout, message)
+                    .hint(format!("ask its author; a longer `plugins.{}.call_timeout` may help", self.info.id)),
+            ));
         };
         match serde_json::from_slice(&answer.map_err(named)?) {
             Ok(Answer::Ok(value)) => Ok(value),
@@ -131,11 +132,7 @@ impl PluginProvider {
         if result.protocol != PROTOCOL_VERSION {
             return Some(format!("a result of protocol version {}, not {PROTOCOL_VERSION}", result.protocol));
         }
-        let blob = if let Ending::Finished(outcome) = &result.ended {
-            outcome.blob()
-        } else {
-            None
-        };
+        let blob = if let Ending::Finished(outcome) = &result.ended { outcome.blob() } else { None };
         let missing = blob.filter(|digest| !self.store.path(digest).is_file())?;
         Some(format!("a result that names the blob {missing}, which it didn't put into the store"))
     }

@@ -65,7 +65,10 @@ pub async fn serve(store: FolderStore, worker: TaskProgram) -> Result<()> {
     for line in lines {
         let line = line.map_err(pipe)?;
         let (instance, out) = (instance.clone(), out.clone());
-        std::thread::Builder::new().name("plugin-call".into()).spawn(move || answer(&line, &instance, &out)).map_err(pipe)?;
+        std::thread::Builder::new()
+            .name("plugin-call".into())
+            .spawn(move || answer(&line, &instance, &out))
+            .map_err(pipe)?;
     }
     // Calls that still run are of no use to anyone.
     std::process::exit(0)
@@ -103,9 +106,9 @@ fn answer(line: &str, instance: &Instance, out: &Mutex<impl Write>) {
     });
     let answer = answer.or_else(|error| serde_json::value::to_raw_value(&Answer::<()>::Error((&error).into())));
     let mut out = out.lock().unwrap_or_else(PoisonError::into_inner);
-    let said = answer.map_err(std::io::Error::other).and_then(|answer| {
-        say(&mut *out, &Return { number, answer }).map_err(std::io::Error::other)
-    });
+    let said = answer
+        .map_err(std::io::Error::other)
+        .and_then(|answer| say(&mut *out, &Return { number, answer }).map_err(std::io::Error::other));
     if let Err(error) = said {
         eprintln!("an answer cannot be given: {error}");
     }

@@ -25,8 +25,9 @@ pub(super) fn check(config: &PluginConfig, folder: &Path) -> Result<PathBuf> {
         let digest = blake3::hash(&bytes).to_hex();
         if !right.eq_ignore_ascii_case(&digest) {
             let message = format!("the plugin {} has the BLAKE3 digest {digest}, not {right}", path.display());
-            return Err(refused(message)
-                .hint("if you changed it yourself, write its new digest to `blake3`; else get it anew from its author"));
+            return Err(refused(message).hint(
+                "if you changed it yourself, write its new digest to `blake3`; else get it anew from its author",
+            ));
         }
     }
     Ok(path)
