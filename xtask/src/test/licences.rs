@@ -33,8 +33,9 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     Ok(Outcome::problems(&problems))
 }
 
-/// What is wrong with a package of cargo's metadata.
+/// What is wrong with a package of cargo's metadata, where it isn't our own.
 fn problem(package: &Value) -> Option<String> {
+    package["source"].as_str()?;
     let reason = match package["license"].as_str().map(|licence| (licence, is_allowed(licence))) {
         Some((_, Some(true))) => return None,
         Some((licence, Some(false))) => format!("{licence} is not accepted"),
@@ -121,8 +122,9 @@ mod tests {
 
     #[test]
     fn a_package_must_state_its_licence() {
-        assert_eq!(problem(&json!({"name": "a", "version": "1.0.0", "license": "MIT"})), None);
-        assert!(problem(&json!({"name": "a", "version": "1.0.0", "license": null})).is_some());
-        assert!(problem(&json!({"name": "a", "version": "1.0.0", "license": "WTFPL"})).is_some());
+        assert_eq!(problem(&json!({"name": "a", "source": "registry", "license": "MIT"})), None);
+        assert_eq!(problem(&json!({"name": "ours", "source": null, "license": null})), None);
+        assert!(problem(&json!({"name": "a", "source": "registry", "license": null})).is_some());
+        assert!(problem(&json!({"name": "a", "source": "registry", "license": "WTFPL"})).is_some());
     }
 }
