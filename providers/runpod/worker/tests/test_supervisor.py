@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -236,3 +238,10 @@ def test_a_wrong_blob_is_told(store: Store, supervisor: Supervisor) -> None:
     assert found["message"] == "a blob does not match its digest: the file was damaged"
     found = failure(run(supervisor, "b", job.training())[0])
     assert (found["kind"], found["retry"]) == ("not_found", {"same": {"after": None}})
+
+
+def test_a_supervisor_does_not_load_pytorch() -> None:
+    """What may abort or hang when it is loaded does so in the task process."""
+    program = "import sys, outboard_worker.serverless, outboard_worker.server; "
+    program += "sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
