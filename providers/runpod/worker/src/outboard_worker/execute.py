@@ -70,18 +70,21 @@ class Task:
                 return plain.train_epoch(operation, self)
         raise Failure("unsupported", f"the operation `{name}` is unknown to this worker")
 
+    def verify(self, digest: str) -> Path:
+        """The file of a blob. Where it isn't whole, whoever sends the task again sends it too."""
+        try:
+            return self.store.verify(digest)
+        except Failure as failure:
+            if failure.kind in ("corrupt_payload", "not_found"):
+                self.store.remove(digest)
+                failure.retry = same()
+            raise
+
     def load(self, read: Callable[[Path], Read], digest: str) -> Read:
         """A blob, verified and read."""
         began = time.monotonic()
         try:
-            return read(self.store.verify(digest))
-        except Failure as failure:
-            if failure.kind == "corrupt_payload" and failure.message.startswith("a blob does not"):
-                # Whoever sends the task again sends the blob too.
-                self.store.remove(digest)
-            if failure.kind == "not_found":
-                failure.retry = same()
-            raise
+            return read(self.verify(digest))
         finally:
             self.loading += time.monotonic() - began
             self.say(None)

@@ -80,6 +80,9 @@ class Store:
         except FileNotFoundError:
             failure = Failure("not_found", "a blob isn't there", hint="start the job again")
             raise failure.at("blob", digest) from None
+        except OSError as error:
+            text = f"the worker's store failed: {error.strerror or error}"
+            raise Failure("worker_unhealthy", text, hint="look at the worker's disk") from error
         if hasher.hexdigest() != digest:
             text = "a blob does not match its digest: the file was damaged"
             failure = Failure("corrupt_payload", text, hint="start the job again")
