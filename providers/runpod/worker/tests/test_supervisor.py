@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -161,6 +162,21 @@ def test_a_stopped_task_leaves_a_checkpoint_to_go_on_from(
     # One that came too late stops nothing else.
     stop.set()
     finished(run(supervisor, "c", Job(store).training())[0])
+
+
+def test_what_is_stopped_while_it_waits_never_begins(
+    store: Store, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = MagicMock()
+    taken.locked.return_value = True
+    monkeypatch.setattr(supervisor, "lock", taken)
+    stop = Stop()
+    stop.set()
+    task = envelope("a", Job(store, ENDLESS).training())
+    assert supervisor.run(task, stop, lambda _: pytest.fail("it began"))["ended"] == "cancelled"
+    taken.locked.return_value = False
+    # One whose turn it is leaves a checkpoint, as it would later.
+    assert finished(supervisor.run(task, stop, lambda _: None))["ended"] == "cancelled"
 
 
 def test_a_limit_ends_training(store: Store, supervisor: Supervisor) -> None:

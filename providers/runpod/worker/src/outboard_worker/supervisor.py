@@ -83,8 +83,14 @@ class Supervisor:
         return process, False
 
     def run(self, envelope: Envelope, stop: Stop, observe: Callable[[Json], None]) -> Json:
-        """Runs a task to its end, handing events to `observe`. Tasks wait for each other."""
+        """Runs a task to its end, handing events to `observe`.
+
+        Tasks wait for each other; one that is stopped while it waits never begins.
+        """
+        has_waited = self.lock.locked()
         with self.lock:
+            if has_waited and stop.is_set():
+                return result(envelope, "cancelled")
             began = time.monotonic()
             while True:
                 try:
