@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from outboard_worker import __version__
+from outboard_worker import __version__, preflight
 from outboard_worker.failure import Failure
 from outboard_worker.settings import Settings
 
@@ -18,7 +18,8 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "outboard-worker",
         description="Runs Outboard's tasks with PyTorch. Without --listen it takes RunPod's jobs, "
-        "or, where there is no RunPod, the one in test_input.json.",
+        "or, where there is no RunPod, the one in test_input.json. `outboard-worker preflight` "
+        "says why a run would fail here.",
     )
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("--stdio", action="store_true", help="be a task process")
@@ -36,6 +37,9 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
 
 def main(given: Sequence[str] | None = None) -> int:
     """Runs the program; its exit status."""
+    given = sys.argv[1:] if given is None else given
+    if given[:1] == ["preflight"]:
+        return preflight.main(given[1:])
     flags = arguments(given)
     try:
         settings = Settings.read()
@@ -56,13 +60,14 @@ def run(flags: argparse.Namespace, settings: Settings) -> None:
         from outboard_worker import task
 
         return task.serve(settings)
+    from outboard_worker.health import Health
     from outboard_worker.inline import Requests
     from outboard_worker.process import task_program
     from outboard_worker.store import Store
     from outboard_worker.supervisor import Supervisor
 
     store = Store(settings.store, settings.cache_bytes)
-    supervisor = Supervisor(task_program(settings))
+    supervisor = Supervisor(task_program(settings), health=Health(settings))
     if flags.listen:
         from outboard_worker import server
 

@@ -46,13 +46,20 @@ STATE = re.compile(
 STARTS = (b"_ZNSt1", b"_ZNKSt", b"_ZNSt8", b"_ZNSt6", b"__cxa_")
 
 # Imports in order; what is imported next is told before, for whoever reads it after an abort.
+# It ends at once: after an error of C++ the usual end may hang.
 CHILD = """
-import importlib, sys
+import importlib, os, sys, traceback
 with open(sys.argv[1], "w", buffering=1) as told:
-    for name in sys.argv[2:]:
-        told.write(name + chr(10))
-        importlib.import_module(name)
-    told.write("." + chr(10))
+    try:
+        for name in sys.argv[2:]:
+            told.write(name + chr(10))
+            importlib.import_module(name)
+        told.write("." + chr(10))
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
+os._exit(0)
 """
 
 
@@ -427,8 +434,10 @@ def imports(names: Sequence[str], limit: float = LIMIT) -> Report:
     text = f"{shown} has a copy of libstdc++ that takes the place of {Path(clash.system).name}"
     if RANDOM_DEVICE.match(clash.names[0]):
         text += "'s, std::random_device among it"
-        users = [named(user, brings) for user in clash.users]
-        text += f", which {' and '.join(users[:3])} uses" if users else ""
+        # Those of the same import were built with the copy.
+        by = brings.get(clash.owner)
+        users = [named(user, brings) for user in clash.users if brings.get(user) != by]
+        text += f", which {' and '.join(users[:3])} asked for" if users else ""
     evidence = f"{clash.owner} defines, as {clash.system} does:\n"
     evidence += "\n".join(clash.names[:LAST_LINES])
     evidence += "".join(f"\n{other.owner} has a copy too" for other in found[1:LAST_LINES])

@@ -19,6 +19,8 @@ _KNOWN = {
     "DEVICE": ("auto, cpu, cuda or cuda:N", r"auto|cpu|cuda(:[0-9]+)?"),
     "PRECISION": ("float32 or bf16", r"float32|bf16"),
     "TF32": ("0 or 1", r"[01]"),
+    "IMPORTS": ("names of modules, as in tensorflow,duckdb", r"[\w.]+(,[\w.]+)*"),
+    "PRELOAD": ("auto or off", r"auto|off"),
     "THREADS": ("a number of threads, 0 for all cores", r"[0-9]{1,4}"),
 }
 
@@ -33,6 +35,8 @@ class Settings:
     bf16: bool = False
     tf32: bool = False
     threads: int = 0
+    imports: tuple[str, ...] = ()
+    preload: bool = True
 
     @classmethod
     def read(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -55,4 +59,6 @@ class Settings:
             bf16=given.get("PRECISION") == "bf16",
             tf32=given.get("TF32") == "1",
             threads=int(given.get("THREADS", usual.threads)),
+            imports=tuple(filter(None, given.get("IMPORTS", "").split(","))),
+            preload=given.get("PRELOAD") != "off",
         )

@@ -12,6 +12,7 @@ from typing import Any
 
 from outboard_worker.envelope import Envelope, failed, result
 from outboard_worker.failure import OTHER, Failure, Json
+from outboard_worker.health import Health
 from outboard_worker.process import END, Process
 
 # How long what can't stop by itself, an evaluation say, is waited for before its process is ended.
@@ -53,10 +54,14 @@ class Supervisor:
     """Runs tasks, one after another, in a process that may die, hang or be killed."""
 
     def __init__(
-        self, command: Sequence[str], environment: Mapping[str, str] | None = None
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        health: Health | None = None,
     ) -> None:
         self.command = list(command)
         self.environment = environment
+        self.health = health
         self.lock = threading.Lock()
         self.process: Process | None = None
 
@@ -77,10 +82,22 @@ class Supervisor:
         if self.process and self.process.lives():
             return self.process, True
         self.process = None
-        process = Process(self.command, self.environment)
+        if self.health:
+            self.health.check()
+        try:
+            self.process = self.launch()
+        except Failure as failure:
+            if not self.health or not self.health.may_start_again(failure):
+                raise
+            self.process = self.launch()
+        return self.process, False
+
+    def launch(self) -> Process:
+        """Starts a process, and waits until it is ready."""
+        health, given = self.health, self.environment
+        process = Process(self.command, health.environment(given) if health else given)
         process.greet()
-        self.process = process
-        return process, False
+        return process
 
     def run(self, envelope: Envelope, stop: Stop, observe: Callable[[Json], None]) -> Json:
         """Runs a task to its end, handing events to `observe`.
@@ -97,6 +114,8 @@ class Supervisor:
                     process, was_idle = self.warm()
                 except Failure as failure:
                     return failed(envelope, failure)
+                for warning in self.health.warnings if self.health else ():
+                    observe({"event": "warning", "message": warning})
                 boot = time.monotonic() - began
                 found = Watch(process, envelope, stop, observe).run()
                 if isinstance(found, Untaken):
