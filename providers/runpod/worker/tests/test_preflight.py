@@ -203,3 +203,27 @@ def test_the_first_task_gets_the_workers_own_reason(
     failed = found["ended"]["failed"]
     assert (failed["kind"], failed["retry"]) == ("worker_unhealthy", "other")
     assert (failed["message"], failed["hint"]) == ("/dev/urandom is missing", "mount it")
+
+
+def test_a_gpu_that_pytorch_does_not_see_is_a_warning(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = Check("OB-GPU", PASS, "a GPU is visible", "/dev/nvidia0")
+    monkeypatch.setattr(preflight, "gpu", lambda with_torch: seen)
+    health = Health(Settings(store.folder))
+    health.greet({"device": "NVIDIA L4, 23034 MiB"})
+    assert health.warnings == []
+    health.greet({"device": "x86_64 CPU, 1 thread"})
+    [warning] = health.warnings
+    assert warning.startswith("a GPU is visible, but PyTorch does not see it: tasks run on the CPU")
+    asked = Health(Settings(store.folder, device="cpu"))
+    asked.greet({"device": "x86_64 CPU, 1 thread"})
+    assert asked.warnings == []
+
+
+def test_the_settings_are_checked() -> None:
+    given = {"OUTBOARD_WORKER_IMPORTS": "tensorflow,duckdb", "OUTBOARD_WORKER_PRELOAD": "off"}
+    found = Settings.read(given)
+    assert (found.imports, found.preload) == (("tensorflow", "duckdb"), False)
+    with pytest.raises(Failure, match="`never`, but must be auto or off"):
+        Settings.read({"OUTBOARD_WORKER_PRELOAD": "never"})

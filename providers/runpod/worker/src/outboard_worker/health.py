@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 
 from outboard_worker import preflight
-from outboard_worker.failure import Failure
+from outboard_worker.failure import Failure, Json
 from outboard_worker.preflight import FAIL, WARN, Report, preloaded
 from outboard_worker.settings import Settings
 
@@ -31,6 +31,16 @@ class Health:
         report = preflight.preflight(names, str(self.settings.store), with_torch=False)
         self.take(report)
         self.are_imports_fit = True
+
+    def greet(self, hello: Json) -> None:
+        """Warns where PyTorch passes over a GPU, which is paid for."""
+        is_left = self.settings.device == "auto" and " CPU, " in hello.get("device", "")
+        gpu = preflight.gpu(with_torch=False)
+        if is_left and gpu.evidence:
+            text = "a GPU is visible, but PyTorch does not see it: tasks run on the CPU"
+            remedy = "take a PyTorch for an older CUDA, or a host with a newer driver"
+            found = preflight.Check(gpu.code, WARN, text, gpu.evidence, remedy)
+            self.take(Report([found]))
 
     def may_start_again(self, failure: Failure) -> bool:
         """Looks for the reason why the task process failed, and whether a library helps."""

@@ -97,6 +97,8 @@ class Supervisor:
         health, given = self.health, self.environment
         process = Process(self.command, health.environment(given) if health else given)
         process.greet()
+        if health:
+            health.greet(process.hello)
         return process
 
     def run(self, envelope: Envelope, stop: Stop, observe: Callable[[Json], None]) -> Json:
