@@ -52,6 +52,8 @@ enum Suite {
     Store,
     /// The provider `runpod`, with RunPod's own worker SDK, with a bucket and without
     Runpod,
+    /// The provider `aws-lambda`, with our worker in AWS's emulator and in another one, with a bucket and without
+    Aws,
     /// The ledger, on SQLite and on a PostgreSQL server
     Ledger,
     /// The example programs and the example job
@@ -90,6 +92,7 @@ impl Suite {
             Self::Unit => suites::unit(workspace),
             Self::Store => suites::store(workspace),
             Self::Runpod => suites::runpod(workspace),
+            Self::Aws => suites::aws(workspace),
             Self::Ledger => suites::ledger(workspace),
             Self::Examples => suites::examples(workspace),
             Self::E2e => suites::e2e(workspace, thorough),

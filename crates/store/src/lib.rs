@@ -10,6 +10,8 @@ pub mod inline;
 pub mod records;
 #[cfg(feature = "transfer")]
 mod refused;
+#[cfg(feature = "s3")]
+pub mod task_log;
 #[cfg(feature = "transfer")]
 pub mod transfer;
 #[cfg(feature = "transfer")]
@@ -23,6 +25,8 @@ pub use encoding::{Sink, Source};
 pub use folder::FolderStore;
 pub use incoming::Incoming;
 pub use records::Records;
+#[cfg(feature = "s3")]
+pub use task_log::TaskLog;
 #[cfg(feature = "transfer")]
 pub use transfer::Transfer;
 #[cfg(feature = "transfer")]

@@ -108,7 +108,7 @@ impl TaskProcess {
         say(&Reply::Alive(true));
         let process = self.clone();
         pool.spawn(move || {
-            let result = run(&envelope, &process.store, &stop);
+            let result = run(&envelope, &process.store, &stop, &say);
             *process.running.lock().unwrap_or_else(PoisonError::into_inner) = None;
             say(&Reply::Result(Box::new(result)));
         });
@@ -123,9 +123,10 @@ impl TaskProcess {
     }
 }
 
-fn run(envelope: &Envelope, store: &FolderStore, stop: &AtomicBool) -> TaskResult {
+/// Runs a task on the threads of the current pool. `say` hears what happens on the way. A panic is a result too.
+pub(crate) fn run(envelope: &Envelope, store: &FolderStore, stop: &AtomicBool, say: &dyn Fn(&Reply)) -> TaskResult {
     let task = &envelope.task;
-    let blobs = TaskBlobs { store, loading: Mutex::default() };
+    let blobs = TaskBlobs { store, say, loading: Mutex::default() };
     let began = Instant::now();
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         if stop.load(Ordering::Relaxed) && task.operation.kind() != OperationKind::Train {
@@ -161,6 +162,7 @@ fn panicked(panic: &(dyn Any + Send)) -> Error {
 /// The store's blobs, for the engine's thread.
 struct TaskBlobs<'a> {
     store: &'a FolderStore,
+    say: &'a dyn Fn(&Reply),
     loading: Mutex<Duration>,
 }
 
@@ -173,13 +175,13 @@ impl Blobs for TaskBlobs<'_> {
             let _ = self.store.remove(digest);
         }
         *self.loading.lock().unwrap_or_else(PoisonError::into_inner) += began.elapsed();
-        say(&Reply::Alive(true));
+        (self.say)(&Reply::Alive(true));
         read.map_err(local)
     }
 
     fn put(&self, bytes: Vec<u8>) -> Result<Digest> {
         let written = self.store.write(&bytes);
-        say(&Reply::Alive(true));
+        (self.say)(&Reply::Alive(true));
         written.map_err(local)
     }
 }

@@ -6,16 +6,12 @@ use outboard_core::{
     error::{Error, ErrorKind, Result, Retry},
     task::{Phase, Timings, Usage},
 };
-use outboard_protocol::{InlineReply, TaskRecord, TaskResult, envelope::Ending};
-use outboard_store::inline::unpack;
-use tokio::{
-    task::spawn_blocking,
-    time::{Instant, sleep},
-};
+use outboard_protocol::{InlineReply, TaskProgress, TaskRecord, TaskResult, envelope::Ending};
+use outboard_store::Bucket;
+use tokio::time::{Instant, sleep};
 
 use crate::{
     api::{Job, Status, Workers},
-    bucket,
     diagnosis::Why,
     follow::{Follow, Stage},
     price,
@@ -52,7 +48,7 @@ impl RunPodProvider {
             Some(bucket) => bucket.result(&follow.id.key).await?,
             None => None,
         };
-        if let Some(record) = record.filter(|record| bucket::counts(record, follow)) {
+        if let Some(record) = record.filter(|record| follow.log.counts(record)) {
             let job = job.ok().flatten().unwrap_or_default();
             return self.take_record(follow, record, &job).await;
         }
@@ -61,7 +57,7 @@ impl RunPodProvider {
         if let Some(bucket) = &self.bucket
             && let Some(progress) = bucket.progress(&follow.id.key).await?
         {
-            bucket::merge(bucket, follow, progress, &self.store, is_over).await?;
+            self.merge(bucket, follow, progress, is_over).await?;
         }
         match job {
             None if follow.is_elsewhere => self.look_elsewhere(follow),
@@ -84,13 +80,20 @@ impl RunPodProvider {
         }
     }
 
+    async fn merge(&self, bucket: &Bucket, follow: &mut Follow, progress: TaskProgress, is_over: bool) -> Result<()> {
+        if follow.log.merge(bucket, progress, &self.store, is_over).await? {
+            follow.runs();
+        }
+        Ok(())
+    }
+
     /// A result lies in the bucket.
     async fn take_record(&self, follow: &mut Follow, record: TaskRecord, job: &Job) -> Result<()> {
         let Some(bucket) = &self.bucket else { return Ok(()) };
         if let Some(progress) = bucket.progress(&follow.id.key).await? {
-            bucket::merge(bucket, follow, progress, &self.store, true).await?;
+            self.merge(bucket, follow, progress, true).await?;
         }
-        match bucket::collect(bucket, follow, &record, &self.store).await {
+        match follow.log.collect(bucket, &record, &self.store).await {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let error = error.with_retry(Retry::Other);
                 follow.fail(error, None);
@@ -123,8 +126,8 @@ impl RunPodProvider {
             false => Duration::ZERO,
         };
         let timings = Timings { queue: job.delay().as_secs_f64(), ..timings };
-        let Follow { bytes_down, bytes_up, .. } = follow;
-        Some(Usage { timings, billed: Some(billed), bytes_down: *bytes_down, bytes_up: *bytes_up })
+        let bytes_up = follow.log.bytes_up();
+        Some(Usage { timings, billed: Some(billed), bytes_down: follow.bytes_down, bytes_up })
     }
 
     /// What RunPod says of the job, where no result lies in a bucket.
@@ -173,7 +176,7 @@ impl RunPodProvider {
     /// The worker's reply is the job's output.
     async fn take_output(&self, follow: &mut Follow, job: Job) -> Result<()> {
         let reply = job.output.as_ref().map(|output| serde_json::from_value::<InlineReply>(output.clone()));
-        let InlineReply { result, events, blobs } = match reply {
+        let reply = match reply {
             Some(Ok(reply)) if reply.result.key == follow.id.key => reply,
             _ => {
                 let error = Error::new(ErrorKind::WorkerUnhealthy, "the job's output isn't that of an Outboard worker")
@@ -183,7 +186,7 @@ impl RunPodProvider {
                 return Ok(());
             }
         };
-        if let Ending::Failed(failure) = &result.ended
+        if let Ending::Failed(failure) = &reply.result.ended
             && failure.kind == ErrorKind::Conflict
             && self.bucket.is_some()
         {
@@ -192,30 +195,9 @@ impl RunPodProvider {
             follow.is_elsewhere = true;
             return Ok(());
         }
-        follow.bytes_up += blobs.iter().map(|blob| blob.data.len() as u64).sum::<u64>();
-        let store = self.store.clone();
-        let unpacked = spawn_blocking(move || blobs.iter().try_for_each(|blob| unpack(&store, blob)));
-        unpacked.await.map_err(|e| Error::new(ErrorKind::Unexpected, "a thread ended early").because(e))??;
-        if follow.log.is_empty() {
-            follow.log = self.held(events).await?;
-        }
+        let result = follow.log.take(reply, &self.store).await?;
         self.finish(follow, result, &job);
         Ok(())
-    }
-
-    /// Without checkpoints that aren't here.
-    async fn held(&self, events: Vec<outboard_core::Event>) -> Result<Vec<outboard_core::Event>> {
-        use outboard_core::BlobStore;
-        let mut held = Vec::with_capacity(events.len());
-        for event in events {
-            if let outboard_core::Event::Checkpoint(checkpoint) = &event
-                && !self.store.has(&checkpoint.digest).await?
-            {
-                continue;
-            }
-            held.push(event);
-        }
-        Ok(held)
     }
 
     /// Another job of this task runs, of which only the bucket tells.

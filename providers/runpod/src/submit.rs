@@ -5,7 +5,7 @@ use std::time::Duration;
 use outboard_core::{
     Task,
     error::{Error, ErrorKind, Result, Retry},
-    task::{Operation, OperationKind},
+    task::OperationKind,
 };
 use outboard_protocol::{Envelope, InlineRequest};
 use outboard_store::{Bucket, inline::pack};
@@ -25,10 +25,6 @@ const MOST: Duration = Duration::from_secs(7 * 86_400);
 const SYNC_WAIT: Duration = Duration::from_secs(1);
 /// Tasks that are this short are worth a wait for their end.
 const SHORT: Duration = Duration::from_secs(30);
-/// Clocks may differ, and a cancelled worker ends its batch: URLs are good for this much longer.
-const GRANT_SLACK: Duration = Duration::from_secs(300);
-/// Slots of a grant at most: more checkpoints than that are overtaken by others.
-const MAX_SLOTS: u32 = 128;
 
 /// A job's `policy`, in milliseconds. It ends what nobody else ends.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -92,13 +88,8 @@ impl RunPodProvider {
             follow.is_elsewhere = follow.id.job.is_none();
             return Ok(follow);
         }
-        let needs = task.operation.needs();
-        for digest in &needs {
-            bucket.upload(digest, &self.store).await?;
-        }
-        let mut envelope = Envelope::new(task.clone(), self.config.start_within, self.config.patience);
-        let slots = slots(task, limits);
-        envelope.store = Some(bucket.grant(&task.key, &needs, slots, limits.ttl + GRANT_SLACK).await?);
+        let envelope = Envelope::new(task.clone(), self.config.start_within, self.config.patience);
+        let envelope = bucket.prepare(envelope, &self.store, limits.execution, limits.ttl).await?;
         let body = encode(&InlineRequest { envelope, blobs: Vec::new() }, limits)?;
         let posted = match self.post(&order, &body, None).await {
             (_, Posted::Lost(error)) => {
@@ -112,7 +103,7 @@ impl RunPodProvider {
             // After a restart it is handed over once more then, and the lease decides.
             tracing::warn!(%error, "where the task is could not be noted in the store");
         });
-        Ok(Follow { bytes_down: self.sizes(&needs), ..follow })
+        Ok(Follow { bytes_down: self.sizes(&task.operation.needs()), ..follow })
     }
 
     /// Hands a task over with its blobs beside it.
@@ -180,14 +171,6 @@ impl RunPodProvider {
         let size = |digest| std::fs::metadata(self.store.path(digest)).map_or(0, |facts| facts.len());
         needs.iter().map(size).sum()
     }
-}
-
-/// Slots for the checkpoints of a task, and for its outcome.
-fn slots(task: &Task, limits: Limits) -> u32 {
-    let Operation::Train(train) = &task.operation else { return 1 };
-    let every = train.checkpoint_every.max(Duration::from_millis(1));
-    let count = limits.execution.as_millis() / every.as_millis() + 2;
-    u32::try_from(count).unwrap_or(MAX_SLOTS).min(MAX_SLOTS)
 }
 
 fn encode(request: &InlineRequest, limits: Limits) -> Result<Vec<u8>> {

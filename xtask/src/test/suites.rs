@@ -108,6 +108,19 @@ pub(super) fn runpod(workspace: &Workspace) -> Result<Outcome> {
     cargo_tests(workspace.cargo(test).env("OUTBOARD_S3_SERVER", server).env("OUTBOARD_RUNPOD_PYTHON", python))
 }
 
+/// Elsewhere than on Linux the emulators don't run, and the tests that need them are skipped.
+pub(super) fn aws(workspace: &Workspace) -> Result<Outcome> {
+    let test = "test --no-fail-fast --package outboard-aws-lambda --package outboard-worker --package outboard-conformance \
+                --features outboard-worker/lambda --lib --test aws_lambda -- --show-output";
+    let mut tests = workspace.cargo(test);
+    tests.env("OUTBOARD_S3_SERVER", tools::S3_SERVER.install(workspace)?);
+    if cfg!(target_os = "linux") {
+        tests.env("OUTBOARD_LAMBDA_RIE", tools::LAMBDA_RIE.install(workspace)?);
+        tests.env("OUTBOARD_CARGO_LAMBDA", tools::CARGO_LAMBDA.install(workspace)?);
+    }
+    cargo_tests(&mut tests)
+}
+
 /// The example programs of the library and the example jobs, each with an empty `OUTBOARD_HOME`.
 pub(super) fn examples(workspace: &Workspace) -> Result<Outcome> {
     let scratch = workspace.target.join("xtask-examples");
