@@ -66,7 +66,7 @@ impl Emulator {
         Self { emulator: command.spawn()?, machines: Vec::new(), address }.listening()
     }
 
-    /// cargo-lambda's, the program `cargo-lambda`, with this many machines.
+    /// cargo-lambda's, the program `cargo-lambda`, with this many machines. A request to a machine that has died hangs there.
     ///
     /// # Errors
     /// Where it doesn't start.

@@ -38,6 +38,9 @@ const MAX_REPLY: usize = 6_291_556;
 /// What a reply's blob may have: what base64 leaves of that, with room for the events and the result.
 const MAX_REPLY_BLOB: usize = 4_400_000;
 
+/// The longest time-out of a function; the same documentation.
+const LONGEST: Duration = Duration::from_secs(900);
+
 /// Runs invocations until Lambda ends the process, with blobs in `folder`.
 ///
 /// # Errors
@@ -103,9 +106,12 @@ impl Worker {
     }
 }
 
-/// The time that Lambda gives an invocation whose deadline is in milliseconds since 1970.
+/// The time that Lambda gives an invocation whose deadline is in milliseconds since 1970. A deadline that is over already
+/// is none: Lambda would have ended the invocation, but emulators tell odd ones.
 fn left(deadline: u64, now: SystemTime) -> Duration {
-    (UNIX_EPOCH + Duration::from_millis(deadline)).duration_since(now).unwrap_or_default()
+    let deadline = UNIX_EPOCH.checked_add(Duration::from_millis(deadline));
+    let left = deadline.and_then(|deadline| deadline.duration_since(now).ok()).filter(|left| !left.is_zero());
+    left.map_or(LONGEST, |left| left.min(LONGEST))
 }
 
 /// The reply's bytes, or where Lambda would refuse them those of a result that says so.
@@ -153,10 +159,12 @@ mod tests {
     }
 
     #[test]
-    fn the_time_left_is_never_negative() {
+    fn the_time_left_is_lambdas_or_the_longest_there_is() {
         let now = UNIX_EPOCH + Duration::from_secs(100);
         assert_eq!(left(103_000, now), Duration::from_secs(3));
-        assert_eq!(left(99_000, now), Duration::ZERO);
+        for odd in [99_000, 100_000, u64::MAX] {
+            assert_eq!(left(odd, now), LONGEST);
+        }
     }
 
     #[test]
