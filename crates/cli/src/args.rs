@@ -79,6 +79,9 @@ pub(crate) enum Command {
     Model(Model),
     /// Runs the tasks of others: a machine of yours as a provider.
     Worker(Worker),
+    /// Makes the function that runs tasks on AWS Lambda.
+    #[command(subcommand)]
+    Aws(Aws),
     /// Removes data sets and checkpoints that no job needs any more.
     Gc,
     /// Shows the configuration.
@@ -229,6 +232,40 @@ pub(crate) struct Worker {
     /// Tasks that may wait; more are refused.
     #[arg(long, default_value_t = 16)]
     pub(crate) max_queued: u32,
+}
+
+/// `outboard aws`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Aws {
+    /// Builds the worker, and packs it as Lambda wants it.
+    Package(Package),
+    /// Creates or changes the function of `[providers.aws-lambda]`, publishes a version, and leads the alias to it.
+    Deploy(Deploy),
+}
+
+/// `outboard aws package`.
+#[derive(Debug, Args)]
+pub(crate) struct Package {
+    /// Folder with Outboard's source.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(crate) source: PathBuf,
+    /// The function's architecture, x86_64 or arm64; that of `[providers.aws-lambda]` if unset.
+    #[arg(long, value_name = "ARCHITECTURE")]
+    pub(crate) architecture: Option<String>,
+    /// The package.
+    #[arg(long, short, value_name = "FILE", default_value = "function.zip")]
+    pub(crate) output: PathBuf,
+}
+
+/// `outboard aws deploy`.
+#[derive(Debug, Args)]
+pub(crate) struct Deploy {
+    /// ARN of the role that the function runs as.
+    #[arg(long, value_name = "ARN")]
+    pub(crate) role: String,
+    /// What `outboard aws package` wrote.
+    #[arg(long, value_name = "FILE", default_value = "function.zip")]
+    pub(crate) zip: PathBuf,
 }
 
 /// `outboard model`.

@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer, de};
 pub use self::layers::Sources;
 use self::layers::{Layers, Origin};
 use crate::document::{Key, Step, displayed, fit};
+pub use outboard_aws_lambda::Config as AwsLambdaConfig;
 pub use outboard_cpu::Config as CpuConfig;
 pub use outboard_http::Config as HttpConfig;
 pub use outboard_router::{BudgetConfig, RouterConfig};
@@ -65,6 +66,9 @@ pub struct Checkpoint {
 pub struct Providers {
     /// Other machines of the user's.
     pub http: HttpConfig,
+    /// A function of AWS Lambda.
+    #[serde(rename = "aws-lambda")]
+    pub aws_lambda: AwsLambdaConfig,
     /// This machine.
     pub cpu: CpuConfig,
 }

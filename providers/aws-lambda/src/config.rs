@@ -24,14 +24,19 @@ pub struct Config {
     /// Whether it may be used.
     pub enabled: bool,
     /// The function's region; `AWS_REGION`, `AWS_DEFAULT_REGION` or the profile's where it is left out.
+    #[serde(deserialize_with = "unless_empty")]
     pub region: Option<String>,
     /// The profile of `~/.aws/config`; `AWS_PROFILE` where it is left out.
+    #[serde(deserialize_with = "unless_empty")]
     pub profile: Option<String>,
     /// The name of a key, where the usual places don't have one.
+    #[serde(deserialize_with = "unless_empty")]
     pub access_key_id: Option<String>,
     /// The key.
+    #[serde(deserialize_with = "unless_empty")]
     pub secret_access_key: Option<String>,
     /// What temporary keys come with.
+    #[serde(deserialize_with = "unless_empty")]
     pub session_token: Option<String>,
     /// The function's name or ARN.
     pub function: String,
@@ -45,11 +50,12 @@ pub struct Config {
     #[serde(deserialize_with = "time_above_zero")]
     pub timeout: Duration,
     /// Where the service listens; AWS where it is left out.
+    #[serde(deserialize_with = "unless_empty")]
     pub endpoint_url: Option<String>,
     /// Tasks that run at the same time; more wait here.
     pub concurrency: u32,
-    /// What a GB-second costs, where the built-in price list doesn't say or is wrong.
-    #[serde(deserialize_with = "deserialize_usd")]
+    /// What a GB-second costs, where the built-in price list doesn't say or is wrong; `"list"` is that list.
+    #[serde(deserialize_with = "usd_unless_list")]
     pub usd_per_gb_second: Option<NanoUsd>,
     /// How long a task may wait for its turn; and a worker that would start it later than that refuses it.
     #[serde(deserialize_with = "time_above_zero")]
@@ -173,6 +179,29 @@ impl Config {
     }
 }
 
+/// An empty text says as much as none.
+fn unless_empty<'de, D: Deserializer<'de>>(d: D) -> Result<Option<String>, D::Error> {
+    Ok(Some(String::deserialize(d)?).filter(|text| !text.trim().is_empty()))
+}
+
+fn usd_unless_list<'de, D: Deserializer<'de>>(d: D) -> Result<Option<NanoUsd>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "an amount in US dollars, such as 0.0000166667, or \"list\"")]
+    enum Usd {
+        List(List),
+        Amount(#[serde(deserialize_with = "deserialize_usd")] Option<NanoUsd>),
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    enum List {
+        List,
+    }
+    match Usd::deserialize(d)? {
+        Usd::List(List::List) => Ok(None),
+        Usd::Amount(amount) => Ok(amount),
+    }
+}
+
 fn time_above_zero<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(d)?;
     match humantime::parse_duration(&text) {
@@ -216,6 +245,9 @@ mod tests {
         };
         assert_eq!(toml::from_str::<Config>(&text).unwrap(), expected);
         assert_eq!(toml::from_str::<Config>("").unwrap(), Config::default());
+        let unset = "region = ''\nprofile = ''\naccess_key_id = ''\nsecret_access_key = ''\nsession_token = ''\n\
+                     endpoint_url = ''\nusd_per_gb_second = 'list'";
+        assert_eq!(toml::from_str::<Config>(unset).unwrap(), Config::default());
         for wrong in ["key = 'x'", "architecture = 'mips'", "patience = '0s'", "usd_per_gb_second = -1"] {
             assert!(toml::from_str::<Config>(wrong).is_err(), "{wrong}");
         }

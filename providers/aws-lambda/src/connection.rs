@@ -24,6 +24,8 @@ use crate::{
 /// A request takes as long as the function may, and this long beyond.
 const SLACK: Duration = Duration::from_secs(30);
 
+const CUT: &str = "the connection to Lambda was cut";
+
 /// What came of an invocation.
 #[derive(Clone, Debug)]
 pub(crate) enum Answer {
@@ -121,6 +123,11 @@ impl Connection {
             .await
     }
 
+    /// The SDK's client.
+    pub(crate) async fn client(&self) -> &Client {
+        &self.loaded().await.1
+    }
+
     /// The region, if it is known.
     pub(crate) async fn region(&self) -> Option<String> {
         self.loaded().await.0.region().map(|region| region.as_ref().to_string())
@@ -183,7 +190,7 @@ fn failed(error: SdkError<InvokeError>, took: Duration) -> Answer {
             let after = throttle.and_then(|throttle| throttle.retry_after_seconds());
             let refusal = Refusal {
                 status: reply.status().as_u16(),
-                code: error.code().map(|code| code.trim_end_matches("Exception").into()).unwrap_or_default(),
+                code: code(error),
                 message: error.message().map_or_else(|| String::from_utf8_lossy(body).into_owned(), Into::into),
                 reason: throttle.and_then(|t| t.reason()).map(|reason| reason.as_str().into()).unwrap_or_default(),
                 retry_after: after.and_then(|seconds| seconds.trim().parse().ok()).map(Duration::from_secs),
@@ -203,7 +210,7 @@ fn failed(error: SdkError<InvokeError>, took: Duration) -> Answer {
             let is_timeout = failure.is_timeout();
             match failure.as_connector_error() {
                 Some(error) => dispatch_error(error, is_timeout, told),
-                None => Answer::Lost(Error::new(ErrorKind::Unavailable, "the connection to Lambda was cut")),
+                None => Answer::Lost(Error::new(ErrorKind::Unavailable, CUT)),
             }
         }
         _ => {
@@ -213,6 +220,34 @@ fn failed(error: SdkError<InvokeError>, took: Duration) -> Answer {
             )
         }
     }
+}
+
+/// The error of a request that makes or changes a function.
+pub(crate) fn control_error<E>(error: SdkError<E>) -> Error
+where
+    E: ProvideErrorMetadata + StdError + 'static,
+{
+    let told = Told(describe(&error));
+    match &error {
+        SdkError::ServiceError(service) => parse_error(&Refusal {
+            status: service.raw().status().as_u16(),
+            code: code(service.err()),
+            message: service.err().message().unwrap_or_default().into(),
+            ..Refusal::default()
+        }),
+        SdkError::DispatchFailure(failure) => match failure.as_connector_error() {
+            Some(error) => match dispatch_error(error, failure.is_timeout(), told) {
+                Answer::Refused(error) | Answer::Lost(error) => error,
+                Answer::Ended(_) => Error::new(ErrorKind::Unavailable, CUT),
+            },
+            None => Error::new(ErrorKind::Unavailable, CUT).because(told),
+        },
+        _ => Error::new(ErrorKind::Unavailable, CUT).because(told).hint("check the network, then deploy again"),
+    }
+}
+
+fn code(error: &impl ProvideErrorMetadata) -> String {
+    error.code().map(|code| code.trim_end_matches("Exception").into()).unwrap_or_default()
 }
 
 /// Why a request got no reply.
@@ -230,7 +265,7 @@ fn dispatch_error(error: &(dyn StdError + 'static), is_timeout: bool, told: Told
         let error = Error::new(ErrorKind::Unavailable, "Lambda can't be reached").because(told);
         return Answer::Refused(error.hint("check the network, `region` and `endpoint_url`"));
     }
-    Answer::Lost(Error::new(ErrorKind::Unavailable, "the connection to Lambda was cut").because(told))
+    Answer::Lost(Error::new(ErrorKind::Unavailable, CUT).because(told))
 }
 
 /// The first cause of this type.

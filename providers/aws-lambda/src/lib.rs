@@ -2,6 +2,7 @@
 
 mod config;
 mod connection;
+mod deploy;
 mod follow;
 mod invocation;
 mod look;
@@ -15,4 +16,5 @@ mod task_name;
 mod tests;
 
 pub use config::{Architecture, Config};
+pub use deploy::{Deployed, Deployment, deploy};
 pub use provider::AwsLambdaProvider;

@@ -126,6 +126,20 @@ impl Origin {
     }
 }
 
+/// The key that a variable sets. Its name can't have the hyphens that a key may.
+fn variable_key(path: &str, defaults: &Dict) -> Key {
+    let path = path.to_lowercase();
+    let mut table = Some(defaults);
+    let step = |part: &str| {
+        let has = |name: &str| table.is_some_and(|table| table.contains_key(name));
+        let hyphened = part.replace('_', "-");
+        let name = if !has(part) && has(&hyphened) { hyphened } else { part.to_string() };
+        table = table.and_then(|table| table.get(&name)).and_then(Value::as_dict);
+        Step::Name(name)
+    };
+    path.split("__").map(step).collect()
+}
+
 struct Layer {
     origin: Origin,
     values: Dict,
@@ -165,7 +179,7 @@ impl Layers {
             .collect();
         variables.sort();
         for (name, path, value) in variables {
-            let key: Key = path.to_lowercase().split("__").map(|part| Step::Name(part.into())).collect();
+            let key = variable_key(path, &defaults.values);
             let values = single(&key, read_value(&key, value, &defaults.values));
             others.push(Layer { origin: Origin::Variable { name: name.clone(), key }, values });
         }
@@ -236,7 +250,7 @@ impl Layers {
             nearest(&key.to_string(), all).map(str::to_string)
         };
         let shown = |key: String| match origin {
-            Origin::Variable { .. } => format!("{PREFIX}{}", key.replace('.', "__").to_uppercase()),
+            Origin::Variable { .. } => format!("{PREFIX}{}", key.replace('.', "__").replace('-', "_").to_uppercase()),
             _ => key,
         };
         match sibling.or_else(elsewhere).or_else(similar) {

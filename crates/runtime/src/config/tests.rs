@@ -47,7 +47,11 @@ fn defaults_need_no_file() {
             home: "/users/me/.local/share/outboard".into(),
             ledger: LedgerPlace("/users/me/.local/share/outboard/ledger.db".into()),
             checkpoint: Checkpoint { every: Duration::from_secs(10) },
-            providers: Providers { http: HttpConfig::default(), cpu: CpuConfig { enabled: true, threads: 0 } },
+            providers: Providers {
+                http: HttpConfig::default(),
+                aws_lambda: AwsLambdaConfig::default(),
+                cpu: CpuConfig { enabled: true, threads: 0 }
+            },
             router: RouterConfig::default(),
             budget: BudgetConfig::default(),
         }
@@ -71,7 +75,7 @@ fn each_layer_overrides_those_before() {
 
     let file = folder.path().join("outboard.toml").display().to_string();
     let mut settings: Vec<_> = explain(&sources).unwrap().into_iter().map(|s| (s.key, s.value, s.origin)).collect();
-    let others = ["budget.", "ledger", "providers.http.", "router."];
+    let others = ["budget.", "ledger", "providers.aws-lambda.", "providers.http.", "router."];
     settings.retain(|(key, ..)| others.iter().all(|other| !key.starts_with(other)));
     assert_eq!(
         settings,
@@ -118,6 +122,17 @@ fn the_process_is_read() {
 }
 
 #[test]
+fn a_variable_reaches_a_key_with_a_hyphen() {
+    let (_folder, mut sources) = sources("");
+    let name = "OUTBOARD_PROVIDERS__AWS_LAMBDA__MEMORY_MB";
+    sources.environment.push((name.into(), "512".into()));
+    assert_eq!(Config::load(&sources).unwrap().providers.aws_lambda.memory_mb, 512);
+    sources.environment = vec![("OUTBOARD_PROVIDERS__AWS_LAMBDA__MEMORY".into(), "512".into())];
+    let report = Config::load(&sources).unwrap_err().report();
+    assert!(report.contains(&format!("set {name}")) || report.contains("providers.aws-lambda.memory_mb"), "{report}");
+}
+
+#[test]
 fn a_wrong_key_is_refused_with_where_it_is_and_the_nearest_right_one() {
     assert_eq!(
         file_refusal("\n[providers.cpu]\nthread = 2\n"),
@@ -135,7 +150,7 @@ fn a_wrong_key_is_refused_with_where_it_is_and_the_nearest_right_one() {
     );
     assert_eq!(
         file_refusal("[providers.moon]\n").lines().last(),
-        Some("  try: the keys here are `providers.http`, `providers.cpu`")
+        Some("  try: the keys here are `providers.http`, `providers.aws-lambda`, `providers.cpu`")
     );
     assert_eq!(
         variable_refusal("OUTBOARD_PROVIDER__CPU__THREADS", "2"),
