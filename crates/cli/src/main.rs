@@ -7,6 +7,7 @@ mod costs;
 mod jobs;
 mod output;
 mod plan;
+mod plugin;
 mod show;
 mod train;
 mod worker;
@@ -56,6 +57,9 @@ fn run(command: Command, global: &Global, printer: &Printer) -> Result<ExitCode>
         Command::Predict(arguments) => runtime.block_on(apply::predict(&client()?, &arguments, global, printer)),
         Command::Worker(arguments) => runtime.block_on(worker::worker(&Config::load(&sources)?, arguments)),
         Command::Aws(command) => runtime.block_on(aws::aws(&Config::load(&sources)?, command, global, printer)),
+        Command::Plugin(args::Plugin::New { name, lang }) => plugin::new(&name, lang, global, printer),
+        Command::Plugin(args::Plugin::Check(arguments)) => plugin::check(&runtime, &arguments, global, printer),
+        Command::Plugin(args::Plugin::Serve { store }) => runtime.block_on(plugin::serve(&store)),
         Command::Gc => runtime.block_on(show::gc(&client()?, global, printer)),
         Command::Model(args::Model::Show { file }) => show::model(&file, global, printer),
         Command::Config(args::Config::Show) => show::config(&sources, global, printer),

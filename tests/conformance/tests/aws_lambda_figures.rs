@@ -2,7 +2,7 @@
 //!
 //! ```sh
 //! OUTBOARD_LAMBDA_RIE=.. OUTBOARD_LAMBDA_BOOTSTRAP=.. OUTBOARD_LAMBDA_PYTHON=.. \
-//!     cargo test --package outboard-conformance --test aws_lambda_figures -- --ignored --nocapture
+//!     cargo test --package outboard-conformance --features lambda --test aws_lambda_figures -- --ignored --nocapture
 //! ```
 
 #![allow(clippy::unwrap_used, missing_docs)]

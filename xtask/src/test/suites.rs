@@ -111,7 +111,7 @@ pub(super) fn runpod(workspace: &Workspace) -> Result<Outcome> {
 /// Elsewhere than on Linux the emulators don't run, and the tests that need them are skipped.
 pub(super) fn aws(workspace: &Workspace) -> Result<Outcome> {
     let test = "test --no-fail-fast --package outboard-aws-lambda --package outboard-worker --package outboard-conformance \
-                --features outboard-worker/lambda --lib --test aws_lambda -- --show-output";
+                --features outboard-conformance/lambda,outboard-worker/lambda --lib --test aws_lambda -- --show-output";
     let mut tests = workspace.cargo(test);
     tests.env("OUTBOARD_S3_SERVER", tools::S3_SERVER.install(workspace)?);
     if cfg!(target_os = "linux") {

@@ -52,6 +52,7 @@ fn defaults_need_no_file() {
                 aws_lambda: AwsLambdaConfig::default(),
                 cpu: CpuConfig { enabled: true, threads: 0 }
             },
+            plugins: BTreeMap::new(),
             router: RouterConfig::default(),
             budget: BudgetConfig::default(),
         }
