@@ -87,7 +87,10 @@ async fn build(source: &Path, architecture: Architecture) -> Result<PathBuf> {
     }
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--release", "--package", "outboard-worker", "--features", "lambda", "--bin", PROGRAM]);
-    cargo.args(["--target", target, "--message-format", "json-render-diagnostics"]);
+    cargo.args(["--message-format", "json-render-diagnostics"]);
+    if !host().await?.contains(target) {
+        cargo.args(["--target", target]);
+    }
     let output = run(cargo.current_dir(source), "cargo").await?;
     let messages = output.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let program = messages.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).next_back();
@@ -97,6 +100,11 @@ async fn build(source: &Path, architecture: Architecture) -> Result<PathBuf> {
 async fn is_installed(target: &str) -> Result<bool> {
     let folder = run(Command::new("rustc").args(["--print", "target-libdir", "--target", target]), "rustc").await?;
     Ok(Path::new(folder.trim()).is_dir())
+}
+
+/// What Rust says of itself, its host among it.
+async fn host() -> Result<String> {
+    run(Command::new("rustc").arg("-vV"), "rustc").await
 }
 
 /// What it writes to standard output; what it says to standard error is shown.
