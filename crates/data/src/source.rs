@@ -12,6 +12,8 @@ use outboard_core::{
     error::{Error, ErrorKind, IoContext, Result},
     job::Format,
 };
+use outboard_protocol::Values;
+use outboard_store::Scratch;
 
 #[cfg(feature = "parquet")]
 use crate::parquet::Parquet;
@@ -34,17 +36,17 @@ pub(crate) struct Source {
 #[derive(Debug)]
 enum Content {
     /// Lines, the header among them.
-    Csv { bytes: Vec<u8>, delimiter: u8 },
+    Csv { bytes: Values<u8>, delimiter: u8 },
     #[cfg(feature = "parquet")]
     Parquet(Parquet),
 }
 
 impl Source {
-    /// Reads the names of the columns, and a CSV file whole.
-    pub(crate) fn open(path: &Path, format: Format) -> Result<Self> {
+    /// Reads the names of the columns, and copies a CSV file, which may have no second beginning.
+    pub(crate) fn open(path: &Path, format: Format, scratch: &Scratch) -> Result<Self> {
         match format {
             Format::Parquet => Self::open_parquet(path),
-            _ => Self::open_csv(path),
+            _ => Self::open_csv(path, scratch),
         }
     }
 
@@ -63,8 +65,8 @@ impl Source {
             .hint("build it with the feature `parquet`, or save the file as CSV"))
     }
 
-    fn open_csv(path: &Path) -> Result<Self> {
-        let bytes = read(path).map_err(|e| e.at("file", path.display()))?;
+    fn open_csv(path: &Path, scratch: &Scratch) -> Result<Self> {
+        let bytes = read(path, scratch).map_err(|e| e.at("file", path.display()))?;
         let delimiter = delimiter(&bytes);
         let is_empty = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes).trim_ascii().is_empty();
         let mut source = Self {
@@ -212,17 +214,16 @@ impl Row<'_> {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>> {
+fn read(path: &Path, scratch: &Scratch) -> Result<Values<u8>> {
     let mut file = File::open(path).doing("read", path)?;
-    let mut bytes = Vec::new();
+    let mut start = Vec::new();
     // Looked at before the rest is read, which might have no end.
-    file.by_ref().take(SNIFFED).read_to_end(&mut bytes).doing("read", path)?;
-    if bytes.contains(&0) {
+    file.by_ref().take(SNIFFED).read_to_end(&mut start).doing("read", path)?;
+    if start.contains(&0) {
         return Err(Error::invalid("the file is not a CSV file: it holds binary data")
             .hint("decompress or export it as CSV, in UTF-8"));
     }
-    file.read_to_end(&mut bytes).doing("read", path)?;
-    Ok(bytes)
+    scratch.read(&mut start.chain(file), path)
 }
 
 /// What parts the cells: a comma, or what the header has instead.

@@ -1,7 +1,8 @@
 //! Texts as tokens (`docs/protocol.md`, section 3).
 
 use outboard_core::error::{Error, Result};
-use outboard_protocol::Feature;
+use outboard_protocol::{Feature, Values};
+use outboard_store::Scratch;
 
 use crate::{MOST_VALUES, source::Source, wording::shown};
 
@@ -9,7 +10,7 @@ use crate::{MOST_VALUES, source::Source, wording::shown};
 pub(crate) const MAX_LENGTH: usize = 256;
 
 /// The tokens of each row: a byte and 1, then zeroes up to the length.
-pub(crate) fn read(source: &Source, feature: &Feature) -> Result<Option<Vec<f32>>> {
+pub(crate) fn read(source: &Source, feature: &Feature, scratch: &Scratch) -> Result<Option<Values<f32>>> {
     let Feature::Text { name, max_length } = feature else { return Ok(None) };
     let position = source.position(name).ok_or_else(|| {
         source
@@ -17,18 +18,19 @@ pub(crate) fn read(source: &Source, feature: &Feature) -> Result<Option<Vec<f32>
             .at("column", crate::wording::cut(name))
             .hint("add the column")
     })?;
-    let mut tokens = Vec::new();
+    let mut tokens = scratch.list();
+    let mut text = Vec::new();
     source.for_each_row(|row| {
         if tokens.len() + max_length > MOST_VALUES {
             return Err(Error::invalid(format!("the texts have more than {MOST_VALUES} tokens"))
                 .at("file", source.path().display())
                 .hint("use fewer rows, or a smaller `max_length`"));
         }
-        let end = tokens.len() + max_length;
+        text.clear();
         let bytes = row.text(position, name)?.bytes();
-        tokens.extend(bytes.take(*max_length).map(|byte| f32::from(byte) + 1.0));
-        tokens.resize(end, 0.0);
-        Ok(())
+        text.extend(bytes.take(*max_length).map(|byte| f32::from(byte) + 1.0));
+        text.resize(*max_length, 0.0);
+        tokens.extend(&text)
     })?;
-    Ok(Some(tokens))
+    tokens.finish().map(Some)
 }

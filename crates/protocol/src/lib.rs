@@ -11,6 +11,7 @@ pub mod inputs;
 pub mod model;
 pub mod random;
 pub mod tensors;
+pub mod values;
 
 pub use augment::Augmentation;
 pub use checkpoint::{Best, Checkpoint, Position, Sums};
@@ -21,6 +22,7 @@ pub use inline::{InlineBlob, InlineReply, InlineRequest};
 pub use inputs::{Inputs, Scaling};
 pub use model::{Feature, ModelFile, Schema, TargetColumn};
 pub use tensors::{Tensor, Tensors};
+pub use values::Values;
 
 /// The version of the training semantics and of the bytes that travel.
 pub const PROTOCOL_VERSION: u32 = 1;

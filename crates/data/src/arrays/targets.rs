@@ -1,7 +1,7 @@
 //! What an array of targets means.
 
 use outboard_core::{error::Result, job::Loss};
-use outboard_protocol::{Target, TargetColumn};
+use outboard_protocol::{Target, TargetColumn, Values};
 
 use super::{Array, Numbers, Place};
 use crate::labels::{Labels, Role};
@@ -67,12 +67,12 @@ fn names(array: &str, columns: usize) -> Vec<String> {
 }
 
 /// The targets as whole numbers; floats are taken where they are allowed and all of them are whole.
-fn whole(array: Array, floats_allowed: bool, place: &Place<'_>) -> Result<Vec<i64>> {
+fn whole(array: Array, floats_allowed: bool, place: &Place<'_>) -> Result<Values<i64>> {
     match array.numbers {
         Numbers::Integers(integers) => Ok(integers),
-        Numbers::Bytes(bytes) => Ok(bytes.into_iter().map(i64::from).collect()),
+        Numbers::Bytes(bytes) => Ok(bytes.iter().copied().map(i64::from).collect()),
         Numbers::Floats(floats) if floats_allowed => match floats.iter().position(|x| x.fract() != 0.0) {
-            None => Ok(floats.into_iter().map(|x| x as i64).collect()),
+            None => Ok(floats.iter().map(|x| *x as i64).collect()),
             Some(at) => Err(place.refuse(format!("{} is no class", floats[at])).at("row", at + 1).hint(WHOLE)),
         },
         Numbers::Floats(_) => Err(place.refuse("the targets are floats, but classes are whole numbers").hint(WHOLE)),
@@ -86,11 +86,11 @@ fn number(integers: &[i64], labels: &mut Labels, place: &Place<'_>) -> Result<Ve
     integers.iter().enumerate().map(number).collect()
 }
 
-fn floats(array: Array) -> Vec<f32> {
+fn floats(array: Array) -> Values<f32> {
     match array.numbers {
         Numbers::Floats(floats) => floats,
-        Numbers::Integers(integers) => integers.into_iter().map(|x| x as f32).collect(),
-        Numbers::Bytes(bytes) => bytes.into_iter().map(f32::from).collect(),
+        Numbers::Integers(integers) => integers.iter().map(|x| *x as f32).collect(),
+        Numbers::Bytes(bytes) => bytes.iter().copied().map(f32::from).collect(),
     }
 }
 

@@ -11,6 +11,7 @@ use outboard_core::{
 };
 use outboard_data::{Training, read_training};
 use outboard_protocol::{Dataset, Schema, Target, TargetColumn, Tensors, tensors};
+use outboard_store::Scratch;
 
 use crate::nearest::listed;
 
@@ -26,9 +27,9 @@ pub(super) struct Checked {
 }
 
 /// Reads the job's data and checks what goes together.
-pub(super) fn check(job: &Job) -> Result<Checked> {
+pub(super) fn check(job: &Job, scratch: &Scratch) -> Result<Checked> {
     job.check()?;
-    let Training { schema, train, validation } = read_training(&job.data, &job.train.loss, job.train.seed)?;
+    let Training { schema, train, validation } = read_training(&job.data, &job.train.loss, job.train.seed, scratch)?;
     let (train, validation) = match &job.model.input {
         Some(input) => (train.shaped(input)?, validation.map(|data| data.shaped(input)).transpose()?),
         None => (train, validation),
