@@ -48,6 +48,8 @@ enum Suite {
     Text,
     /// Tests of all other crates, with those in the documentation
     Unit,
+    /// Texts by `tokenizer.json`, against the Python library
+    Tokenizers,
     /// Buckets, against a real S3 server
     Store,
     /// The provider `runpod`, with RunPod's own worker SDK, with a bucket and without
@@ -88,6 +90,7 @@ impl Suite {
             Self::Dependencies => suites::dependencies(workspace),
             Self::Text => text::check(workspace),
             Self::Unit => suites::unit(workspace),
+            Self::Tokenizers => suites::tokenizers(workspace),
             Self::Store => suites::store(workspace),
             Self::Runpod => suites::runpod(workspace),
             Self::Ledger => suites::ledger(workspace),

@@ -12,6 +12,7 @@ mod rows;
 mod source;
 mod table;
 mod text;
+mod tokenizer;
 mod wording;
 
 use std::path::Path;
@@ -71,7 +72,8 @@ fn read_table(data: &Data, format: Format, loss: &Loss, seed: u64, scratch: &Scr
     let source = Source::open(&data.train, format, scratch)?;
     let (mut features, mut targets) = columns::of_job(data, loss, &source)?;
     let max_length = data.max_length.unwrap_or(text::MAX_LENGTH);
-    let text = data.text.clone().map(|name| Feature::Text { name, max_length });
+    let tokenizer = data.tokenizer.as_deref().map(tokenizer::open).transpose()?;
+    let text = data.text.clone().map(|name| Feature::Text { name, max_length, tokenizer });
     let weights = columns::weights_of_job(data, &source)?;
     let mut table = Table::read(&source, &mut features, &mut targets, weights, text.as_ref(), scratch)?;
     // The numbers are all that is needed from here on.
@@ -104,8 +106,8 @@ fn read_table(data: &Data, format: Format, loss: &Loss, seed: u64, scratch: &Scr
         // What is held out counts as it will later: each row the same.
         Some(Validation::Fraction(_)) => Some(Dataset { weights: None, ..table.dataset(&schema, &held_out)? }),
         Some(Validation::File(path)) => {
-            let set =
-                format::of_later(path, Some(format)).and_then(|format| read(path, format, None, &schema, Some(""), scratch));
+            let set = format::of_later(path, Some(format))
+                .and_then(|format| read(path, format, None, &schema, Some(""), scratch));
             Some(set.map_err(|e| at_key(e, "data.validation"))?)
         }
     };

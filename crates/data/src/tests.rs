@@ -13,6 +13,7 @@ mod files;
 mod images;
 mod properties;
 mod refusals;
+mod tokenizers;
 
 /// A folder with files for one test.
 struct Folder(TempDir);
@@ -205,7 +206,8 @@ fn later_files_are_read_by_name_and_may_hold_more_columns() {
     data.normalize = Normalize::MinMax;
     data.validation = Some(Validation::File(folder.file("held.csv", "note,y,c,a\n?,yes,v,5\n")));
     let training = read_training(&data, &cross_entropy(), 0).unwrap();
-    let expected = Dataset { shape: vec![3], x: vec![0.5, 0., 1.].into(), y: Target::Classes(vec![1].into()), weights: None };
+    let expected =
+        Dataset { shape: vec![3], x: vec![0.5, 0., 1.].into(), y: Target::Classes(vec![1].into()), weights: None };
     assert_eq!(training.validation, Some(expected));
     let later = folder.file("later.csv", "c,a\nu,20\n");
     let expected = Dataset { shape: vec![3], x: vec![2., 1., 0.].into(), y: Target::None, weights: None };

@@ -203,7 +203,8 @@ fn agree_with_finite_differences() {
         let x = (0..6 * width)
             .map(|i| if is_token { ((i * 37) % 9) as f32 } else { ((i * 37) % 23) as f32 / 11.0 - 1.0 })
             .collect();
-        let data = Dataset { shape: model.input.clone(), x, y: Target::Classes(vec![0, 1, 2, 2, 1, 0].into()), weights: None };
+        let data =
+            Dataset { shape: model.input.clone(), x, y: Target::Classes(vec![0, 1, 2, 2, 1, 0].into()), weights: None };
         let loss = Loss::CrossEntropy { label_smoothing: 0.0, class_weights: None };
         let plan = StepPlan { step: 2, seed: 3, update: None, clip_norm: None, clip_value: None };
         let mut batch = Batch { model, data, weights };

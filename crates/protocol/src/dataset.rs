@@ -1,10 +1,10 @@
 //! Rows and targets, ready for a worker.
 
+use bytes::Bytes;
 use outboard_core::{
     Layer,
     error::{Error, Result},
 };
-use bytes::Bytes;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
 use crate::{
@@ -137,7 +137,11 @@ impl Dataset {
         };
         let weights = self.weights.as_ref().map(|w| ("weights", (Dtype::F32, vec![rows], bytemuck::cast_slice(w))));
         let all = [("x", x)].into_iter().chain(y.map(|y| ("y", y))).chain(scaling).chain(weights);
-        tensors::write(all.map(|(name, (dtype, shape, bytes))| (name.to_string(), dtype, shape, bytes)), None::<&()>, to)
+        tensors::write(
+            all.map(|(name, (dtype, shape, bytes))| (name.to_string(), dtype, shape, bytes)),
+            None::<&()>,
+            to,
+        )
     }
 
     /// Reads a data set back.
@@ -291,8 +295,12 @@ mod tests {
     #[test]
     fn a_row_counts_more_than_nothing() {
         for weights in [vec![1.0], vec![1.0, 0.0], vec![f32::NAN, 1.0], vec![1.0, -1.0]] {
-            let data =
-                Dataset { shape: vec![1], x: vec![0.5, 1.5].into(), y: Target::None, weights: Some(weights.clone().into()) };
+            let data = Dataset {
+                shape: vec![1],
+                x: vec![0.5, 1.5].into(),
+                y: Target::None,
+                weights: Some(weights.clone().into()),
+            };
             assert!(data.encode().and_then(|bytes| Dataset::decode(&bytes)).is_err(), "{weights:?}");
         }
     }

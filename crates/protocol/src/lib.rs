@@ -20,7 +20,7 @@ pub use envelope::{Envelope, TaskResult};
 pub use grant::{Encoding, Grant, GrantedBlob, SignedUrl, Stored, TaskProgress, TaskRecord};
 pub use inline::{InlineBlob, InlineReply, InlineRequest};
 pub use inputs::{Inputs, Scaling};
-pub use model::{Feature, ModelFile, Schema, TargetColumn};
+pub use model::{Feature, ModelFile, Schema, TargetColumn, Tokenizer};
 pub use tensors::{Tensor, Tensors};
 pub use values::Values;
 

@@ -31,10 +31,7 @@ pub type Tensors = BTreeMap<String, Tensor>;
 pub(crate) type View<'a> = (String, Dtype, Vec<usize>, &'a [u8]);
 
 /// Bytes of a safetensors file. The same tensors and facts give the same bytes.
-pub(crate) fn encode<'a>(
-    views: impl IntoIterator<Item = View<'a>>,
-    facts: Option<&impl Serialize>,
-) -> Result<Vec<u8>> {
+pub(crate) fn encode<'a>(views: impl IntoIterator<Item = View<'a>>, facts: Option<&impl Serialize>) -> Result<Vec<u8>> {
     let views: Vec<_> = views.into_iter().collect();
     let mut file = Vec::with_capacity(views.iter().map(|(.., bytes)| bytes.len() + 128).sum());
     write(views, facts, &mut |piece| {
@@ -179,9 +176,9 @@ mod tests {
             ]
         };
         let theirs = |facts: Option<&str>| {
-            let views = views().into_iter().map(|(name, dtype, shape, bytes)| {
-                (name, TensorView::new(dtype, shape, bytes).unwrap())
-            });
+            let views = views()
+                .into_iter()
+                .map(|(name, dtype, shape, bytes)| (name, TensorView::new(dtype, shape, bytes).unwrap()));
             let facts = facts.map(|facts| HashMap::from([(METADATA_KEY.to_string(), format!("\"{facts}\""))]));
             safetensors::serialize(views, facts).unwrap()
         };

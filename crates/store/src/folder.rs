@@ -13,7 +13,10 @@ use outboard_core::{
     error::{Error, ErrorKind, IoContext, Result, Retry},
 };
 
-use crate::{Scratch, atomic, mapped};
+use crate::{
+    Scratch, atomic,
+    mapped::{self, Order},
+};
 
 /// Blobs as files, `blobs/DIGEST`. Several processes may share one.
 #[derive(Clone, Debug)]
@@ -62,14 +65,15 @@ impl FolderStore {
         Ok(bytes)
     }
 
-    /// The blob's bytes, verified, where they lie in its file: they may be more than memory holds. On this thread.
+    /// The blob's bytes, verified, where they lie in its file, to be looked at in any order: they may be more than memory
+    /// holds. On this thread.
     ///
     /// # Errors
     /// As [`read`](Self::read).
     pub fn map(&self, digest: &Digest) -> Result<Bytes> {
         let path = self.path(digest);
         let file = self.verified(digest)?;
-        mapped::map(&file).doing("map the blob", &path)
+        mapped::map(&file, Order::Random).doing("map the blob", &path)
     }
 
     /// Whether the file is the blob, without holding it in memory; its size. On this thread.

@@ -11,7 +11,7 @@ use bytemuck::Pod;
 use outboard_core::error::{IoContext, Result};
 use outboard_protocol::Values;
 
-use crate::mapped;
+use crate::mapped::{self, Order};
 
 /// Bytes of a list that stay in memory, unless told otherwise.
 const MEMORY: usize = 8 << 20;
@@ -134,7 +134,8 @@ impl<T: Pod> List<T> {
         if self.file.is_none() {
             return Ok(self.memory.into());
         }
-        let mapped = self.write().and_then(|()| self.file.as_ref().map(mapped::map).transpose());
+        let mapped =
+            self.write().and_then(|()| self.file.as_ref().map(|file| mapped::map(file, Order::Ascending)).transpose());
         let bytes = mapped.doing("read a scratch file in", &self.scratch.folder)?;
         Ok(Values::of_bytes(bytes.unwrap_or_default()))
     }

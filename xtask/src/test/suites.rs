@@ -101,6 +101,12 @@ pub(super) fn store(workspace: &Workspace) -> Result<Outcome> {
     cargo_tests(workspace.cargo(test).env("OUTBOARD_S3_SERVER", server))
 }
 
+pub(super) fn tokenizers(workspace: &Workspace) -> Result<Outcome> {
+    let python = python::interpreter(workspace)?;
+    let test = "test --no-fail-fast --package outboard-data --features tokenizers tokenizers -- --show-output";
+    cargo_tests(workspace.cargo(test).env("OUTBOARD_TEST_PYTHON", python))
+}
+
 pub(super) fn runpod(workspace: &Workspace) -> Result<Outcome> {
     let server = tools::S3_SERVER.install(workspace)?;
     let python = python::interpreter(workspace)?;

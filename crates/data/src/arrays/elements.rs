@@ -204,9 +204,18 @@ mod tests {
         assert_eq!(read(Kind::Bool, false, &[0, 1, 2], Targets), Numbers::Integers(vec![0, 1, 1].into()));
         assert_eq!(read(Kind::Bool, false, &[0, 1], Features), Numbers::Floats(vec![0.0, 1.0].into()));
         assert_eq!(read(Kind::Int(2), false, &(-2i16).to_le_bytes(), Targets), Numbers::Integers(vec![-2].into()));
-        assert_eq!(read(Kind::Int(4), true, &(-70_000i32).to_be_bytes(), Targets), Numbers::Integers(vec![-70_000].into()));
-        assert_eq!(read(Kind::Int(8), true, &i64::MIN.to_be_bytes(), Targets), Numbers::Integers(vec![i64::MIN].into()));
-        assert_eq!(read(Kind::UInt(4), false, &u32::MAX.to_le_bytes(), Targets), Numbers::Integers(vec![4294967295].into()));
+        assert_eq!(
+            read(Kind::Int(4), true, &(-70_000i32).to_be_bytes(), Targets),
+            Numbers::Integers(vec![-70_000].into())
+        );
+        assert_eq!(
+            read(Kind::Int(8), true, &i64::MIN.to_be_bytes(), Targets),
+            Numbers::Integers(vec![i64::MIN].into())
+        );
+        assert_eq!(
+            read(Kind::UInt(4), false, &u32::MAX.to_le_bytes(), Targets),
+            Numbers::Integers(vec![4294967295].into())
+        );
         assert_eq!(read(Kind::Float(2), false, &[0, 0x3e], Features), Numbers::Floats(vec![1.5].into()));
         assert_eq!(read(Kind::BFloat, false, &[0xc0, 0x3f], Features), Numbers::Floats(vec![1.5].into()));
         assert_eq!(read(Kind::Float(4), true, &(-1.5f32).to_be_bytes(), Features), Numbers::Floats(vec![-1.5].into()));
@@ -216,7 +225,9 @@ mod tests {
     #[test]
     fn what_is_missing_too_much_or_unusable() {
         let read = |kind, bytes: &[u8], count, wanted| {
-            super::read(&mut &*bytes, kind, false, count, wanted, &scratch()).map_err(|flaw| format!("{flaw:?}")).unwrap_err()
+            super::read(&mut &*bytes, kind, false, count, wanted, &scratch())
+                .map_err(|flaw| format!("{flaw:?}"))
+                .unwrap_err()
         };
         use Wanted::{Features, Targets};
         assert_eq!(read(Kind::Float(4), &[0; 11], 1 << 29, Features), "Ends(2)");

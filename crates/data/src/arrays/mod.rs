@@ -195,8 +195,10 @@ fn read_targets(
     scratch: &Scratch,
 ) -> Result<Array> {
     match labels {
-        Some(labels) => read(labels, format::of_later(labels, Some(format))?, name, "data.target", Wanted::Targets, scratch)
-            .map_err(|e| if key.starts_with("data.") { crate::at_key(e, key) } else { e }),
+        Some(labels) => {
+            read(labels, format::of_later(labels, Some(format))?, name, "data.target", Wanted::Targets, scratch)
+                .map_err(|e| if key.starts_with("data.") { crate::at_key(e, key) } else { e })
+        }
         None if matches!(format, Format::Npz | Format::Safetensors) => {
             read(path, format, name, "data.target", Wanted::Targets, scratch)
         }

@@ -84,7 +84,7 @@ fn texts_become_bytes_and_padding() {
     let Training { schema, train, .. } = read_training(&data, &cross_entropy(), 0).unwrap();
     assert_eq!((train.shape.as_slice(), &train.y), (&[4][..], &Target::Classes(vec![0, 1].into())));
     assert_eq!(train.x, [98., 99., 0., 0., 196., 170., 45., 33.]);
-    assert_eq!(schema.features, [Feature::Text { name: "said".into(), max_length: 4 }]);
+    assert_eq!(schema.features, [Feature::Text { name: "said".into(), max_length: 4, tokenizer: None }]);
     assert_eq!(read_labelled(&data.train, None, &schema).unwrap(), train);
     assert_eq!(read_features(&folder.file("later.csv", "said\nab\n"), &schema).unwrap().x, [98., 99., 0., 0.]);
     let without = read_features(&folder.file("other.csv", "y\nab\n"), &schema).unwrap_err();

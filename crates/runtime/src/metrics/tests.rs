@@ -17,7 +17,8 @@ fn classes_by_hand() {
         class(1, &[0.1, 0.6, 0.2, 0.1]),
         class(2, &[0.1, 0.2, 0.4, 0.3]),
     ];
-    let Some(Quality::Classes(m)) = Quality::of(&target, &predictions, &Target::Classes(vec![0, 1, 1, 0].into())) else {
+    let Some(Quality::Classes(m)) = Quality::of(&target, &predictions, &Target::Classes(vec![0, 1, 1, 0].into()))
+    else {
         panic!()
     };
     assert_eq!((m.accuracy, m.top_3, m.top_5), (0.5, Some(0.75), None));
