@@ -284,6 +284,19 @@ fn too_many_labels_or_values() {
 }
 
 #[test]
+fn a_quote_that_is_never_closed_takes_no_memory_for_the_rest() {
+    let rest = "1,2\n".repeat(12 << 20);
+    for (text, line) in [(format!("x,y\n1,2\n\n\"1,2\n{rest}"), 4), (format!("\"x,y\n{rest}"), 1)] {
+        assert_eq!(
+            refusal(text, &Loss::Mse, |_| {}),
+            format!(
+                "line {line}: the row has no end within 32 MiB\n  file: train.csv\n  try: close the quotes on that line"
+            )
+        );
+    }
+}
+
+#[test]
 fn later_files_that_do_not_fit() {
     assert_eq!(
         later_refusal("A,c,y\n1,u,no\n"),
