@@ -194,7 +194,7 @@ impl Table {
 
     fn row_weights(&self, rows: &[u32]) -> Result<Option<Values<f32>>> {
         let Some(weights) = &self.weights else { return Ok(None) };
-        self.listed(rows.iter().map(|row| weights[*row as usize])).map(Some)
+        self.scratch.gather(rows.iter().map(|row| weights[*row as usize])).map(Some)
     }
 
     fn targets(&self, schema: &Schema, rows: &[u32]) -> Result<Target> {
@@ -203,17 +203,9 @@ impl Table {
             rows.iter().flat_map(|row| columns.clone().map(|column| self.placed(column, self.row(*row)[column])));
         Ok(match &schema.target {
             _ if self.targets == 0 => Target::None,
-            TargetColumn::Classes { .. } => Target::Classes(self.listed(cells.map(|cell| cell as i64))?),
-            _ => Target::Values { outputs: self.targets, values: self.listed(cells.map(|cell| cell as f32))? },
+            TargetColumn::Classes { .. } => Target::Classes(self.scratch.gather(cells.map(|cell| cell as i64))?),
+            _ => Target::Values { outputs: self.targets, values: self.scratch.gather(cells.map(|cell| cell as f32))? },
         })
-    }
-
-    fn listed<T: bytemuck::Pod>(&self, numbers: impl Iterator<Item = T>) -> Result<Values<T>> {
-        let mut list = self.scratch.list();
-        for number in numbers {
-            list.push(number)?;
-        }
-        list.finish()
     }
 
     /// `rows * width`, within bounds.

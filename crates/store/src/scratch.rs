@@ -44,6 +44,18 @@ impl Scratch {
         List { scratch: self.clone(), memory: Vec::new(), file: None, written: 0 }
     }
 
+    /// These numbers as a list.
+    ///
+    /// # Errors
+    /// `InvalidRequest` where the disk is full.
+    pub fn gather<T: Pod>(&self, numbers: impl IntoIterator<Item = T>) -> Result<Values<T>> {
+        let mut list = self.list();
+        for number in numbers {
+            list.push(number)?;
+        }
+        list.finish()
+    }
+
     /// All bytes of a reader of the file at `path`.
     ///
     /// # Errors
@@ -159,6 +171,7 @@ mod tests {
                 assert_eq!(list.len(), numbers.len());
                 assert_eq!(list.finish().unwrap(), numbers.into(), "{n} numbers beyond {beyond} bytes");
             }
+            assert_eq!(scratch.gather(0..9000u16).unwrap(), (0..9000).collect());
             let bytes = vec![7; 70_000];
             assert_eq!(scratch.read(&mut &bytes[..], folder.path()).unwrap(), bytes.into());
         }
