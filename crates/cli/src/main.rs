@@ -6,6 +6,7 @@ mod costs;
 mod jobs;
 mod output;
 mod plan;
+mod plugin;
 mod show;
 mod train;
 mod worker;
@@ -54,6 +55,9 @@ fn run(command: Command, global: &Global, printer: &Printer) -> Result<ExitCode>
         Command::Evaluate(arguments) => runtime.block_on(apply::evaluate(&client()?, &arguments, global, printer)),
         Command::Predict(arguments) => runtime.block_on(apply::predict(&client()?, &arguments, global, printer)),
         Command::Worker(arguments) => runtime.block_on(worker::worker(&Config::load(&sources)?, arguments)),
+        Command::Plugin(args::Plugin::New { name, lang }) => plugin::new(&name, lang, global, printer),
+        Command::Plugin(args::Plugin::Check(arguments)) => plugin::check(&runtime, &arguments, global, printer),
+        Command::Plugin(args::Plugin::Serve { store }) => runtime.block_on(plugin::serve(&store)),
         Command::Gc => runtime.block_on(show::gc(&client()?, global, printer)),
         Command::Model(args::Model::Show { file }) => show::model(&file, global, printer),
         Command::Config(args::Config::Show) => show::config(&sources, global, printer),

@@ -90,7 +90,8 @@ pub(crate) async fn providers(client: &Client, global: &Global, printer: &Printe
     let known = client.providers().await?;
     if global.json {
         known.enabled.iter().for_each(|candidate| printer.line(candidate_json(candidate, known.now).to_string()));
-        for id in known.disabled {
+        for key in known.disabled {
+            let id = key.rsplit('.').next();
             printer.line(json!({"event": "provider", "schema": 1, "provider": id, "enabled": false}).to_string());
         }
         return Ok(ExitCode::SUCCESS);
@@ -106,8 +107,9 @@ pub(crate) async fn providers(client: &Client, global: &Global, printer: &Printe
         row("transfer", format!("{} there, {} back", bandwidth(&learned.down), bandwidth(&learned.up)));
         row("losses", format!("one per {} of running", of(&learned.mtbf, seconds)));
     }
-    for id in known.disabled {
-        printer.line(format!("{id}\n  state     not enabled: set providers.{id}.enabled = true"));
+    for key in known.disabled {
+        let id = key.rsplit('.').next().unwrap_or_default();
+        printer.line(format!("{id}\n  state     not enabled: set {key}.enabled = true"));
     }
     Ok(ExitCode::SUCCESS)
 }

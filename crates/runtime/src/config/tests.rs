@@ -48,6 +48,7 @@ fn defaults_need_no_file() {
             ledger: LedgerPlace("/users/me/.local/share/outboard/ledger.db".into()),
             checkpoint: Checkpoint { every: Duration::from_secs(10) },
             providers: Providers { http: HttpConfig::default(), cpu: CpuConfig { enabled: true, threads: 0 } },
+            plugins: BTreeMap::new(),
             router: RouterConfig::default(),
             budget: BudgetConfig::default(),
         }
