@@ -244,6 +244,9 @@ mod tests {
         store.remove(&digest).unwrap();
         assert_eq!(store.map(&digest).unwrap_err().kind(), ErrorKind::NotFound);
         assert_eq!(mapped, "weights");
+        let nothing = store.write(b"").unwrap();
+        assert_eq!(store.map(&nothing).unwrap(), "");
+        store.remove(&nothing).unwrap();
         store.write(b"weights").unwrap();
 
         assert_eq!(store.expire(Duration::from_secs(60)).unwrap(), 0);
