@@ -62,6 +62,8 @@ enum Suite {
     E2e,
     /// What PyTorch computes is still what the vectors say
     Vectors,
+    /// The worker for PyTorch, and the layout and types of all Python
+    Worker,
     /// The Python package
     Python,
     /// The program from scratch
@@ -97,6 +99,7 @@ impl Suite {
             Self::Examples => suites::examples(workspace),
             Self::E2e => suites::e2e(workspace, thorough),
             Self::Vectors => suites::vectors(workspace),
+            Self::Worker => suites::worker(workspace),
             Self::Python => suites::python(workspace),
             Self::BuildTime => suites::build_time(workspace),
         }

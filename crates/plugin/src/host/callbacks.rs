@@ -14,19 +14,11 @@ use std::{
 use outboard_core::{
     Digest,
     error::{Error, ErrorKind, Result},
-    task::Timings,
 };
-use outboard_protocol::{
-    Envelope, PROTOCOL_VERSION, TaskResult,
-    envelope::{self, Ending},
-};
+use outboard_protocol::{Envelope, envelope};
 use outboard_store::FolderStore;
 use outboard_worker::{Supervisor, TaskProgram};
-use tokio::{
-    runtime::Runtime,
-    sync::{Mutex as AsyncMutex, Notify},
-    time::interval,
-};
+use tokio::{runtime::Runtime, sync::Notify, time::interval};
 
 use crate::{
     abi::{self, Bytes, OnEvent},
@@ -41,8 +33,6 @@ pub(super) struct Callbacks {
     name: String,
     store: FolderStore,
     supervisor: Mutex<Option<Arc<Supervisor>>>,
-    /// One envelope at a time.
-    turn: AsyncMutex<()>,
     /// What was handed out, by where it lies.
     held: Mutex<HashMap<usize, Box<[u8]>>>,
 }
@@ -57,8 +47,7 @@ impl Callbacks {
     /// Over a store, with a worker that is started when it is needed.
     pub(super) fn new(name: &str, store: FolderStore, worker: TaskProgram) -> &'static Self {
         let supervisor = Mutex::new(Some(Arc::new(Supervisor::new(worker))));
-        let (turn, held) = (AsyncMutex::default(), Mutex::default());
-        Box::leak(Box::new(Self { name: name.into(), store, supervisor, turn, held }))
+        Box::leak(Box::new(Self { name: name.into(), store, supervisor, held: Mutex::default() }))
     }
 
     /// A table for a plugin, which lives for ever.
@@ -102,17 +91,6 @@ impl Callbacks {
         };
         let observe = |event| tell(&envelope::encode(&event).unwrap_or_default());
         let mut ticks = interval(ASKING);
-        let mut turn = pin!(self.turn.lock());
-        let _turn = loop {
-            tokio::select! {
-                turn = &mut turn => break turn,
-                _ = ticks.tick() => {
-                    if told.tell(&[]) {
-                        return envelope::encode(&cancelled(&envelope));
-                    }
-                }
-            }
-        };
         let mut running = pin!(supervisor.run(&envelope, stop.notified(), observe));
         let result = loop {
             tokio::select! {
@@ -121,17 +99,6 @@ impl Callbacks {
             }
         };
         envelope::encode(&result)
-    }
-}
-
-/// The result of a task that never had its turn.
-fn cancelled(envelope: &Envelope) -> TaskResult {
-    TaskResult {
-        protocol: PROTOCOL_VERSION,
-        key: envelope.task.key.clone(),
-        attempt: envelope.task.attempt.clone(),
-        ended: Ending::Cancelled,
-        timings: Timings::default(),
     }
 }
 
