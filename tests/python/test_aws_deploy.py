@@ -19,7 +19,11 @@ REGION = "us-east-1"
 TRUST = {
     "Version": "2012-10-17",
     "Statement": [
-        {"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}
+        {
+            "Effect": "Allow",
+            "Principal": {"Service": "lambda.amazonaws.com"},
+            "Action": "sts:AssumeRole",
+        }
     ],
 }
 
@@ -29,10 +33,16 @@ class Aws:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        keys = {"region_name": REGION, "aws_access_key_id": "AKIDEXAMPLE", "aws_secret_access_key": "s3cret"}
+        keys = {
+            "region_name": REGION,
+            "aws_access_key_id": "AKIDEXAMPLE",
+            "aws_secret_access_key": "s3cret",
+        }
         self.functions: Any = boto3.client("lambda", endpoint_url=url, **keys)
         iam = boto3.client("iam", endpoint_url=url, **keys)
-        role = iam.create_role(RoleName="outboard-function", AssumeRolePolicyDocument=json.dumps(TRUST))
+        role = iam.create_role(
+            RoleName="outboard-function", AssumeRolePolicyDocument=json.dumps(TRUST)
+        )
         self.role: str = role["Role"]["Arn"]
 
     def deploy(self, outboard: Program, role: str, *keys: str) -> Any:
@@ -43,7 +53,9 @@ class Aws:
             "secret_access_key=s3cret",
             *keys,
         ]
-        sets = [word for setting in settings for word in ("--set", f"providers.aws-lambda.{setting}")]
+        sets = [
+            word for setting in settings for word in ("--set", f"providers.aws-lambda.{setting}")
+        ]
         return outboard.call("aws", "deploy", "--role", role, *sets)
 
 
@@ -55,7 +67,9 @@ def aws() -> Iterator[Aws]:
     url = f"http://{host}:{port}"
     yield Aws(url)
     # What it knows outlives a server.
-    urllib.request.urlopen(urllib.request.Request(f"{url}/moto-api/reset", method="POST"), timeout=60).close()
+    urllib.request.urlopen(
+        urllib.request.Request(f"{url}/moto-api/reset", method="POST"), timeout=60
+    ).close()
     stand_in.stop()
 
 
@@ -71,7 +85,12 @@ def test_a_function_is_made_then_changed(outboard: Program, aws: Aws) -> None:
     first = aws.deploy(outboard, aws.role)
     assert first.returncode == 0, first.stderr
     said = json.loads(first.stdout)
-    assert (said["event"], said["version"], said["alias"], said["new"]) == ("deployed", "1", "live", True)
+    assert (said["event"], said["version"], said["alias"], said["new"]) == (
+        "deployed",
+        "1",
+        "live",
+        True,
+    )
     function = aws.functions.get_function_configuration(FunctionName="outboard")
     assert function["FunctionArn"] == said["function"]
     expected = {
@@ -98,7 +117,10 @@ def test_a_function_is_made_then_changed(outboard: Program, aws: Aws) -> None:
 def test_what_is_wrong_is_told(outboard: Program, aws: Aws) -> None:
     missing = aws.deploy(outboard, aws.role)
     assert missing.returncode == 2
-    assert "cannot read the package function.zip" in missing.stderr and "outboard aws package" in missing.stderr
+    assert (
+        "cannot read the package function.zip" in missing.stderr
+        and "outboard aws package" in missing.stderr
+    )
     package(outboard, b"one")
     odd = aws.deploy(outboard, "outboard-function")
     assert odd.returncode == 2 and "`outboard-function` is not the ARN of a role" in odd.stderr

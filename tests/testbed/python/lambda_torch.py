@@ -1,4 +1,4 @@
-"""A Lambda function in Python with PyTorch, for comparison: each invocation trains one step of a small model."""
+"""A Lambda function in Python with PyTorch: each invocation trains one step of a small model."""
 
 import json
 import os
@@ -27,7 +27,9 @@ def main():
             request = event.headers["Lambda-Runtime-Aws-Request-Id"]
             event.read()
         body = json.dumps({"loss": step(model, optimizer, x, y)}).encode()
-        urllib.request.urlopen(urllib.request.Request(f"{API}/{request}/response", data=body)).read()
+        urllib.request.urlopen(
+            urllib.request.Request(f"{API}/{request}/response", data=body)
+        ).read()
 
 
 main()
