@@ -89,7 +89,7 @@ impl Suite {
             Self::Text => text::check(workspace),
             Self::Unit => suites::unit(workspace),
             Self::Store => suites::store(workspace),
-            Self::Runpod => suites::runpod(workspace),
+            Self::Runpod => suites::runpod(workspace, thorough),
             Self::Ledger => suites::ledger(workspace),
             Self::Examples => suites::examples(workspace),
             Self::E2e => suites::e2e(workspace, thorough),

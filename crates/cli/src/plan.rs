@@ -24,7 +24,7 @@ pub(crate) async fn plan(client: &Client, file: &Path, global: &Global, printer:
         let object = json!({
             "event": "plan", "schema": 1, "rows": planned.rows, "validation_rows": planned.validation_rows,
             "parameters": planned.parameters, "epochs": planned.epochs, "policy": planned.plan.policy,
-            "providers": rows, "crossed": crossed,
+            "providers": rows, "crossed": crossed, "notes": planned.notes,
         });
         printer.line(object.to_string());
         return Ok(ExitCode::SUCCESS);
@@ -59,6 +59,7 @@ pub(crate) async fn plan(client: &Client, file: &Path, global: &Global, printer:
         printer.line("the phases and \"at most\" are those of the first task; the rest is for the whole job\n");
     }
     printer.line(planned.plan.to_string().trim_end());
+    planned.notes.iter().for_each(|note| printer.line(format!("note: {note}")));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -107,8 +108,13 @@ pub(crate) async fn providers(client: &Client, global: &Global, printer: &Printe
         row("losses", format!("one per {} of running", of(&learned.mtbf, seconds)));
     }
     for id in known.disabled {
-        printer.line(format!("{id}\n  state     not enabled: set providers.{id}.enabled = true"));
+        let how = match id {
+            "runpod" => "not set up: set its key and `endpoints` (docs/runpod.md)".into(),
+            _ => format!("not enabled: set providers.{id}.enabled = true"),
+        };
+        printer.line(format!("{id}\n  state     {how}"));
     }
+    known.notes.iter().for_each(|note| printer.line(format!("note: {note}")));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -17,6 +17,8 @@ use crate::document::{Key, Step, displayed, fit};
 pub use outboard_cpu::Config as CpuConfig;
 pub use outboard_http::Config as HttpConfig;
 pub use outboard_router::{BudgetConfig, RouterConfig};
+pub use outboard_runpod::Config as RunPodConfig;
+pub use outboard_store::BucketConfig;
 
 /// All that can be configured.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -28,6 +30,8 @@ pub struct Config {
     pub ledger: LedgerPlace,
     /// When tasks are secured.
     pub checkpoint: Checkpoint,
+    /// The bucket through which workers elsewhere get and give what a task needs.
+    pub store: BucketConfig,
     /// Where jobs may run.
     pub providers: Providers,
     /// How the choice among them is made.
@@ -65,6 +69,8 @@ pub struct Checkpoint {
 pub struct Providers {
     /// Other machines of the user's.
     pub http: HttpConfig,
+    /// RunPod's serverless endpoints.
+    pub runpod: RunPodConfig,
     /// This machine.
     pub cpu: CpuConfig,
 }

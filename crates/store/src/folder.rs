@@ -32,6 +32,12 @@ impl FolderStore {
         Ok(Self { blobs })
     }
 
+    /// The folder that the store is in.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.blobs.parent().unwrap_or(&self.blobs)
+    }
+
     /// The file of a blob, whether it is there or not.
     #[must_use]
     pub fn path(&self, digest: &Digest) -> PathBuf {

@@ -27,6 +27,7 @@ pub(crate) struct Connection {
     client: Client,
     base: Url,
     rest: Url,
+    manage: Url,
     request_timeout: Duration,
 }
 
@@ -51,13 +52,14 @@ impl Connection {
     pub(crate) fn new(config: &Config) -> Result<Self> {
         let base = address(&config.base_url, "base_url")?;
         let rest = address(&config.rest_url, "rest_url")?;
+        let manage = address(&config.manage_url, "manage_url")?;
         let key = authorization(config.api_key.as_deref().unwrap_or_default())?;
         let client = transport::client(base.host_str().is_some_and(is_loopback))
             .default_headers(HeaderMap::from_iter([(AUTHORIZATION, key)]))
             .connect_timeout(config.connect_timeout)
             .build()
             .map_err(|e| wrong("the client of RunPod can't be made").because(e.without_url()))?;
-        Ok(Self { client, base, rest, request_timeout: config.request_timeout })
+        Ok(Self { client, base, rest, manage, request_timeout: config.request_timeout })
     }
 
     fn request(&self, method: Method, base: &Url, segments: &[&str]) -> RequestBuilder {
@@ -110,6 +112,24 @@ impl Connection {
     /// The REST API's workers of an endpoint.
     pub(crate) async fn workers(&self, endpoint: &str) -> Result<WorkerList> {
         self.json(self.request(Method::GET, &self.rest, &["serverless", endpoint, "workers"])).await
+    }
+
+    /// Reads from the REST API, version 2.
+    pub(crate) async fn rest<T: DeserializeOwned>(&self, segments: &[&str], query: &[(&str, String)]) -> Result<T> {
+        self.read(&self.rest, segments, query).await
+    }
+
+    /// Reads from its version 1.
+    pub(crate) async fn manage<T: DeserializeOwned>(&self, segments: &[&str], query: &[(&str, String)]) -> Result<T> {
+        self.read(&self.manage, segments, query).await
+    }
+
+    async fn read<T: DeserializeOwned>(&self, base: &Url, segments: &[&str], query: &[(&str, String)]) -> Result<T> {
+        let mut url = below(base, segments);
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        self.json(self.client.get(url).timeout(self.request_timeout)).await
     }
 
     async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T> {

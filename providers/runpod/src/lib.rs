@@ -1,13 +1,16 @@
 #![doc = include_str!("../README.md")]
 
+mod account;
 mod api;
 mod bucket;
+mod catalogue;
 mod config;
 mod connection;
 mod diagnosis;
 mod endpoints;
 mod follow;
 mod job_id;
+mod launches;
 mod look;
 mod parse_error;
 mod price;
@@ -17,5 +20,6 @@ mod submit;
 mod tests;
 mod transport_error;
 
+pub use account::{Account, Billed};
 pub use config::{Config, EndpointConfig};
 pub use provider::RunPodProvider;

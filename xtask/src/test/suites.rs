@@ -101,11 +101,20 @@ pub(super) fn store(workspace: &Workspace) -> Result<Outcome> {
     cargo_tests(workspace.cargo(test).env("OUTBOARD_S3_SERVER", server))
 }
 
-pub(super) fn runpod(workspace: &Workspace) -> Result<Outcome> {
+/// Drills run about a tenth of their counts, unless `thorough`.
+pub(super) fn runpod(workspace: &Workspace, thorough: bool) -> Result<Outcome> {
     let server = tools::S3_SERVER.install(workspace)?;
     let python = python::interpreter(workspace)?;
-    let test = "test --no-fail-fast --package outboard-conformance --test runpod -- --show-output";
-    cargo_tests(workspace.cargo(test).env("OUTBOARD_S3_SERVER", server).env("OUTBOARD_RUNPOD_PYTHON", python))
+    let test = "test --no-fail-fast --package outboard-conformance --package outboard-e2e --test runpod -- --show-output";
+    let mut tests = workspace.cargo(test);
+    tests
+        .env("OUTBOARD_S3_SERVER", server)
+        .env("OUTBOARD_RUNPOD_PYTHON", python)
+        .env("TEST_OUTBOARD_BIN", workspace.program()?);
+    if thorough {
+        tests.env("TEST_THOROUGH", "1");
+    }
+    cargo_tests(&mut tests)
 }
 
 /// The example programs of the library and the example jobs, each with an empty `OUTBOARD_HOME`.

@@ -162,6 +162,12 @@ impl RunPod {
         format!("http://{}/rest/v2", self.proxy.address())
     }
 
+    /// The base of the REST API, version 1.
+    #[must_use]
+    pub fn manage_url(&self) -> String {
+        format!("http://{}/rest/v1", self.proxy.address())
+    }
+
     /// The base of the job API, with nothing between.
     #[must_use]
     pub fn direct_url(&self) -> String {
@@ -221,10 +227,21 @@ impl RunPod {
     /// Sends a signal (`KILL`, `ABRT`) to the workers that run a job: to the process alone, not to what it started.
     /// How many there were.
     pub fn signal_running(&self, endpoint: &str, signal: &str) -> usize {
-        let pids =
-            self.shared.state().endpoints.get(endpoint).map_or_else(Vec::new, |endpoint| endpoint.running_pids());
+        let pids = self.running(endpoint);
         pids.iter().for_each(|pid| scale::signal(signal, &pid.to_string()));
         pids.len()
+    }
+
+    /// Sends a signal to the workers that run a job, and to what they started: as when a container dies. How many there
+    /// were.
+    pub fn signal_containers(&self, endpoint: &str, signal: &str) -> usize {
+        let pids = self.running(endpoint);
+        pids.iter().for_each(|pid| scale::signal(signal, &format!("-{pid}")));
+        pids.len()
+    }
+
+    fn running(&self, endpoint: &str) -> Vec<u32> {
+        self.shared.state().endpoints.get(endpoint).map_or_else(Vec::new, |endpoint| endpoint.running_pids())
     }
 
     /// Waits until `enough` holds of what was handed to workers of an endpoint.

@@ -1,6 +1,6 @@
 //! Endpoints, workers, prices and bills, as far as clients of the job API look at them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use axum::{
     Json, Router,
@@ -65,6 +65,9 @@ async fn billing(State(shared): Platform) -> Response {
         json!({
             "endpointId": endpoint.settings.id,
             "amount": bill.nano_usd as f64 / 1e9,
+            "diskSpaceBilledGb": 0,
+            // All of it is today's: a test is over before the day is.
+            "time": humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
             "timeBilledMs": bill.seconds * 1000,
         })
     };
