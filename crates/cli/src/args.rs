@@ -126,6 +126,12 @@ pub(crate) struct Costs {
     /// Prints comma-separated values.
     #[arg(long, conflicts_with = "json")]
     pub(crate) csv: bool,
+    /// First charges what providers have billed: what was a guess becomes what it cost.
+    #[arg(long, conflicts_with = "csv")]
+    pub(crate) reconcile: bool,
+    /// Also reconciles days whose bill may still grow, today's too.
+    #[arg(long, requires = "reconcile")]
+    pub(crate) today: bool,
 }
 
 /// By what costs are summed up.

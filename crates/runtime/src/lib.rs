@@ -11,7 +11,7 @@ mod record;
 mod registry;
 
 pub use client::{
-    Budgets, Client, Evaluation, JobDetails, JobPlan, Prediction, Predictions, Providers, Reaped, Removed, Run,
+    Budgets, Client, Evaluation, JobDetails, JobPlan, Prediction, Predictions, Providers, Reaped, Reconciled, Removed, Run,
     RunEvent, Started,
 };
 pub use config::Config;

@@ -200,3 +200,35 @@ async fn a_client_that_is_killed_goes_on_and_pays_once() {
     println!("figure: {kills} clients killed: charged {all_charged} nano-USD, metered {all_metered}");
     assert!(all_charged >= all_metered, "{all_charged} nano-USD charged, {all_metered} metered");
 }
+
+/// Nothing is left between the ledger and the bill: estimates, guesses and what no task explains come to what was billed.
+#[tokio::test(flavor = "multi_thread")]
+async fn reconciling_brings_the_difference_to_zero() {
+    let test = "reconciling_brings_the_difference_to_zero";
+    let Some(python) = python(test) else { return };
+    let platform = Platform::with(python, None, 1.0, &["ep1", "ep2"], |endpoint| endpoint.workers_max = 1).await;
+    let user = platform.user("");
+    assert_eq!(user.run(&train(&["job.toml", "--output", "out"])).code, 0);
+    // Another client's job, of which the ledger knows nothing.
+    let other = platform.user("");
+    assert_eq!(other.run(&train(&["job.toml", "--output", "out"])).code, 0);
+    // Workers bill until their idle time-out is over.
+    until(|| platform.workers() == 0).await;
+    let before = (charged(&user), platform.metered());
+    assert_ne!(before.0, before.1);
+
+    let left = user.run(&["costs", "--reconcile", "--json"]).lines();
+    let row = left.iter().find(|line| line["event"] == "reconciled").unwrap();
+    assert_eq!(row["left"], "its bill may still grow", "{row}");
+    assert_eq!(charged(&user), before.0);
+    for round in 0..2 {
+        let done = user.run(&["costs", "--reconcile", "--today", "--json"]);
+        assert_eq!(done.code, 0, "{}", done.stderr);
+        let rows: Vec<_> = done.lines().into_iter().filter(|line| line["event"] == "reconciled").collect();
+        assert!(rows.iter().all(|row| row["left"].is_null()), "{rows:?}");
+        let found: f64 = rows.iter().filter_map(|row| row["found_usd"].as_f64()).sum();
+        assert!(found > 0.0, "{rows:?}");
+        assert_eq!((charged(&user), platform.metered()), (before.1, before.1), "round {round}");
+    }
+    println!("figure: reconciled {} nano-USD charged with {} billed; difference 0", before.0, before.1);
+}

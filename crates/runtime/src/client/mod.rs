@@ -11,6 +11,7 @@ mod jobs;
 mod keeper;
 mod observed;
 mod plan;
+mod reconcile;
 mod run;
 
 use std::{
@@ -36,6 +37,7 @@ use outboard_ledger::Ledger;
 use outboard_protocol::{Checkpoint, PROTOCOL_VERSION, Position, initial};
 use outboard_store::{FolderStore, atomic};
 pub use plan::{Budgets, JobPlan, Providers};
+pub use reconcile::Reconciled;
 pub use run::{Run, RunEvent, Started};
 use tokio::sync::OnceCell;
 

@@ -100,6 +100,11 @@ impl Platform {
         user
     }
 
+    /// Workers that are there, and billed.
+    pub fn workers(&self) -> usize {
+        self.endpoints.iter().map(|id| self.runpod.workers(id)).sum()
+    }
+
     /// What RunPod has billed, in nano-dollars.
     pub fn metered(&self) -> u64 {
         self.endpoints.iter().map(|id| self.runpod.bill(id).nano_usd).sum()

@@ -23,6 +23,7 @@ mod state;
 mod worker;
 
 use std::{
+    collections::BTreeMap,
     io,
     net::SocketAddr,
     sync::{
@@ -179,6 +180,18 @@ impl RunPod {
         self.proxy.set(weather);
     }
 
+    /// Exchanges on the network so far.
+    #[must_use]
+    pub fn exchanges(&self) -> usize {
+        self.proxy.exchanges()
+    }
+
+    /// Faults that exchanges met, by name.
+    #[must_use]
+    pub fn met(&self) -> BTreeMap<&'static str, usize> {
+        self.proxy.met()
+    }
+
     /// The next request for `operation` (such as `run` or `job-done`) meets this; further ones after those scripted before.
     pub fn script(&self, operation: &'static str, trouble: Trouble) {
         self.shared.state().script.push_back((operation, trouble));
@@ -215,6 +228,12 @@ impl RunPod {
     pub fn live_jobs(&self, endpoint: &str) -> usize {
         let state = self.shared.state();
         state.endpoints.get(endpoint).map_or(0, |endpoint| endpoint.jobs.values().filter(|job| !job.is_over()).count())
+    }
+
+    /// Workers of an endpoint, in whatever state.
+    #[must_use]
+    pub fn workers(&self, endpoint: &str) -> usize {
+        self.shared.state().endpoints.get(endpoint).map_or(0, |endpoint| endpoint.workers.len())
     }
 
     /// What the workers of an endpoint cost so far.
