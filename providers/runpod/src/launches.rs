@@ -68,7 +68,7 @@ impl Launches {
         atomic::write(&self.path(attempt), &encode(note)?)
     }
 
-    /// What was noted, if it still means something.
+    /// What was noted.
     pub(crate) fn find(&self, task: &Task) -> Result<Option<Launched>> {
         let path = self.path(&task.attempt);
         let bytes = match fs::read(&path) {
@@ -83,7 +83,7 @@ impl Launches {
                 let id = JobId { endpoint, job: Some(job), attempt: task.attempt.clone(), key: task.key.clone() };
                 Some(Launched::To(id, left))
             }
-            None => (!left.is_zero()).then_some(Launched::Perhaps(left)),
+            None => Some(Launched::Perhaps(left)),
         })
     }
 

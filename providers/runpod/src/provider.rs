@@ -227,7 +227,8 @@ impl ComputeProvider for RunPodProvider {
         };
         match &*place {
             Handed::To(id) => return Ok(id.clone()),
-            Handed::Lost(until) if !runs_once && *until > Instant::now() => {
+            // Not even when its time is over: what is reserved covers one execution.
+            Handed::Lost(until) if !runs_once => {
                 let found = self.find_lost(task, *until).await.map_err(locate)?;
                 let id = self.remember(found);
                 *place = Handed::To(id.clone());

@@ -84,8 +84,7 @@ impl Limits {
 }
 
 impl RunPodProvider {
-    /// An attempt whose reply was lost, where the bucket has it by now. It isn't handed over again before its time is
-    /// over.
+    /// An attempt whose reply was lost, where the bucket has it by now. It isn't handed over again.
     pub(crate) async fn find_lost(&self, task: &Task, until: Instant) -> Result<Follow> {
         let left = until.saturating_duration_since(Instant::now());
         if let Some(bucket) = &self.bucket
