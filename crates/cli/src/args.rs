@@ -21,7 +21,7 @@ pub(crate) struct Arguments {
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  a bug in outboard
+  1  a bug in outboard; or a check of `outboard doctor` failed
   2  something in the job, its data, the configuration or the command line is wrong
   3  the job failed
   4  interrupted; the message says how to go on";
@@ -79,6 +79,8 @@ pub(crate) enum Command {
     Model(Model),
     /// Runs the tasks of others: a machine of yours as a provider.
     Worker(Worker),
+    /// Checks whether what is configured works, and says what to do where it doesn't.
+    Doctor(Doctor),
     /// Removes data sets and checkpoints that no job needs any more.
     Gc,
     /// Shows the configuration.
@@ -143,6 +145,20 @@ pub(crate) enum By {
     Provider,
     /// The job.
     Job,
+}
+
+/// `outboard doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Checks only this provider; may be given several times.
+    #[arg(long, value_name = "PROVIDER")]
+    pub(crate) provider: Vec<String>,
+    /// Also runs one small task on each provider, which is paid for.
+    #[arg(long)]
+    pub(crate) live: bool,
+    /// What that task may cost at most, in US dollars.
+    #[arg(long, value_name = "USD", default_value = "0.05", requires = "live")]
+    pub(crate) max_cost: NanoUsd,
 }
 
 /// `outboard jobs`.

@@ -3,6 +3,7 @@
 mod apply;
 mod args;
 mod costs;
+mod doctor;
 mod jobs;
 mod output;
 mod plan;
@@ -54,6 +55,9 @@ fn run(command: Command, global: &Global, printer: &Printer) -> Result<ExitCode>
         Command::Evaluate(arguments) => runtime.block_on(apply::evaluate(&client()?, &arguments, global, printer)),
         Command::Predict(arguments) => runtime.block_on(apply::predict(&client()?, &arguments, global, printer)),
         Command::Worker(arguments) => runtime.block_on(worker::worker(&Config::load(&sources)?, arguments)),
+        Command::Doctor(arguments) => {
+            runtime.block_on(doctor::doctor(&Config::load(&sources)?, &arguments, global, printer))
+        }
         Command::Gc => runtime.block_on(show::gc(&client()?, global, printer)),
         Command::Model(args::Model::Show { file }) => show::model(&file, global, printer),
         Command::Config(args::Config::Show) => show::config(&sources, global, printer),

@@ -3,6 +3,7 @@
 pub mod client;
 pub mod config;
 mod describe;
+pub mod doctor;
 mod document;
 mod job_file;
 pub mod metrics;
@@ -18,7 +19,7 @@ pub use config::Config;
 pub use describe::{Description, LayerRow, describe};
 pub use job_file::{parse_job, read_job, write_job};
 pub use metrics::Quality;
-pub use outboard_core::{Error, ErrorKind, Event, Job, NanoUsd, Result, provider, task};
+pub use outboard_core::{Error, ErrorKind, Event, Job, NanoUsd, Result, finding, provider, task};
 pub use outboard_ledger as ledger;
 pub use outboard_router as router;
 pub use outboard_store::atomic::write as write_file;

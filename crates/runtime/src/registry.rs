@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use outboard_core::{ComputeProvider, Result};
+use outboard_core::{ComputeProvider, Error, ErrorKind, Result};
 use outboard_cpu::CpuProvider;
 use outboard_http::HttpProvider;
 use outboard_runpod::RunPodProvider;
@@ -11,28 +11,52 @@ use outboard_wrappers::{Settings, TimeoutSettings, standard};
 
 use crate::{Config, config::Providers};
 
-/// The enabled providers, in order of preference: the local CPU is the last resort.
-pub(crate) fn providers(config: &Config, store: &FolderStore) -> Result<Vec<Arc<dyn ComputeProvider>>> {
-    let mut providers: Vec<Arc<dyn ComputeProvider>> = Vec::new();
-    if config.providers.http.enabled {
-        let provider = HttpProvider::new(&config.providers.http, store.clone())?;
-        providers.push(standard(Arc::new(provider), &http(&config.providers.http)));
-    }
-    if config.providers.runpod.is_used() {
-        let provider = RunPodProvider::new(&config.providers.runpod, store.clone(), bucket(config)?)?;
-        providers.push(standard(Arc::new(provider), &runpod(&config.providers.runpod)));
-    }
-    if config.providers.cpu.enabled {
-        providers.push(Arc::new(CpuProvider::new(&config.providers.cpu, store.clone())?));
-    }
-    Ok(providers)
+/// The providers that there are, in order of preference, and whether each is used: the local CPU is the last resort.
+pub(crate) fn known(config: &Config) -> [(&'static str, bool); 3] {
+    let Providers { http, runpod, cpu } = &config.providers;
+    [("http", http.enabled), ("runpod", runpod.is_used()), ("cpu", cpu.enabled)]
 }
 
-/// Ids of the providers that are not enabled.
+/// Those that are used.
+pub(crate) fn providers(config: &Config, store: &FolderStore) -> Result<Vec<Arc<dyn ComputeProvider>>> {
+    let used = known(config).into_iter().filter(|(_, is_used)| *is_used);
+    used.map(|(id, _)| provider(config, id, store)).collect()
+}
+
+/// One of them.
+pub(crate) fn provider(config: &Config, id: &str, store: &FolderStore) -> Result<Arc<dyn ComputeProvider>> {
+    let Providers { http: for_http, runpod: for_runpod, cpu } = &config.providers;
+    Ok(match id {
+        "http" => standard(Arc::new(HttpProvider::new(for_http, store.clone())?), &http(for_http)),
+        "runpod" => {
+            let provider = RunPodProvider::new(for_runpod, store.clone(), bucket(config)?)?;
+            standard(Arc::new(provider), &runpod(for_runpod))
+        }
+        "cpu" => Arc::new(CpuProvider::new(cpu, store.clone())?),
+        _ => return Err(Error::new(ErrorKind::Unexpected, format!("there is no provider `{id}`"))),
+    })
+}
+
+/// Gives what was said to a provider so far, without secrets.
+pub(crate) type Recorded = Box<dyn Fn() -> Result<Vec<u8>> + Send>;
+
+/// One of them, and what is said to it where that can be kept.
+pub(crate) fn recorded(
+    config: &Config,
+    id: &str,
+    store: &FolderStore,
+) -> Result<(Arc<dyn ComputeProvider>, Option<Recorded>)> {
+    if id != "runpod" {
+        return Ok((provider(config, id, store)?, None));
+    }
+    let keys = &config.providers.runpod;
+    let (provider, recording) = RunPodProvider::recorded(keys, store.clone(), bucket(config)?)?;
+    Ok((standard(Arc::new(provider), &runpod(keys)), Some(Box::new(move || recording.json()))))
+}
+
+/// Ids of the providers that are not used.
 pub(crate) fn disabled(config: &Config) -> Vec<&'static str> {
-    let Providers { http, runpod, cpu } = &config.providers;
-    let all = [("http", http.enabled), ("runpod", runpod.is_used()), ("cpu", cpu.enabled)];
-    all.into_iter().filter(|(_, enabled)| !enabled).map(|(id, _)| id).collect()
+    known(config).into_iter().filter(|(_, is_used)| !is_used).map(|(id, _)| id).collect()
 }
 
 /// The provider has deadlines of its own for what stands still; those here are for what goes on for ever.

@@ -8,6 +8,7 @@ mod config;
 mod connection;
 mod diagnosis;
 mod endpoints;
+mod examine;
 mod follow;
 mod job_id;
 mod launches;
@@ -15,6 +16,7 @@ mod look;
 mod parse_error;
 mod price;
 mod provider;
+mod recording;
 mod submit;
 #[cfg(test)]
 mod tests;
@@ -22,4 +24,6 @@ mod transport_error;
 
 pub use account::{Account, Billed};
 pub use config::{Config, EndpointConfig};
+pub use examine::examine;
 pub use provider::RunPodProvider;
+pub use recording::Recording;

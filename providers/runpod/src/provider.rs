@@ -33,6 +33,7 @@ use crate::{
     launches::{Launched, Launches},
     look::{GRACE, against},
     price,
+    recording::Recording,
     submit::Limits,
 };
 
@@ -108,6 +109,16 @@ impl RunPodProvider {
             places: Mutex::default(),
             cannot_list: AtomicBool::new(false),
         })
+    }
+
+    /// As [`new`](Self::new), keeping what is said to RunPod and what it answers.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn recorded(config: &Config, store: FolderStore, bucket: Option<Bucket>) -> Result<(Self, Recording)> {
+        let mut provider = Self::new(config, store, bucket)?;
+        let recording = provider.connection.record(config);
+        Ok((provider, recording))
     }
 
     pub(crate) fn may_list_workers(&self) -> bool {

@@ -13,6 +13,7 @@ mod observed;
 mod plan;
 mod reconcile;
 mod run;
+pub(crate) mod trial;
 
 use std::{
     fs,
