@@ -18,7 +18,7 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 
 use self::{measure::Measurements, model::Model};
-use crate::{command, python, workspace::Workspace};
+use crate::{command, python, tools, workspace::Workspace};
 
 /// What to measure.
 #[derive(Subcommand)]
@@ -27,6 +27,8 @@ pub(crate) enum Bench {
     Engine(Engine),
     /// Handing tasks over: added time, tasks per second, bytes, memory
     Dispatch,
+    /// RunPod, on its stand-in: added time per request, cold starts, transfers, polls, bytes
+    Runpod,
     /// Decisions with 2 to 100 providers, the ledger's part of a task, a thousand tasks at once
     Router,
 }
@@ -53,6 +55,7 @@ pub(crate) fn run(workspace: &Workspace, bench: &Bench) -> Result<()> {
     let engine = match bench {
         Bench::Engine(engine) => engine,
         Bench::Dispatch => return dispatch(workspace),
+        Bench::Runpod => return runpod(workspace),
         Bench::Router => return router(workspace),
     };
     let worker = workspace.release("--package outboard-engine --example bench_worker", "examples/bench_worker")?;
@@ -73,6 +76,17 @@ fn dispatch(workspace: &Workspace) -> Result<()> {
     command::run(
         workspace.cargo("bench --quiet --package outboard-e2e --bench dispatch").env("TEST_OUTBOARD_BIN", program),
     )
+}
+
+fn runpod(workspace: &Workspace) -> Result<()> {
+    command::run(&mut workspace.cargo("bench --quiet --package outboard-runpod"))?;
+    let (server, python) = (tools::S3_SERVER.install(workspace)?, python::interpreter(workspace)?);
+    let mut bench = workspace.cargo("bench --quiet --package outboard-e2e --bench runpod");
+    bench
+        .env("OUTBOARD_S3_SERVER", server)
+        .env("OUTBOARD_RUNPOD_PYTHON", python)
+        .env("TEST_OUTBOARD_BIN", workspace.program()?);
+    command::run(&mut bench)
 }
 
 fn router(workspace: &Workspace) -> Result<()> {
