@@ -81,6 +81,9 @@ pub(crate) enum Command {
     Worker(Worker),
     /// Checks whether what is configured works, and says what to do where it doesn't.
     Doctor(Doctor),
+    /// Makes, shows or removes an endpoint of your own on RunPod.
+    #[command(subcommand, name = "runpod")]
+    RunPod(RunPod),
     /// Removes data sets and checkpoints that no job needs any more.
     Gc,
     /// Shows the configuration.
@@ -159,6 +162,28 @@ pub(crate) struct Doctor {
     /// What that task may cost at most, in US dollars.
     #[arg(long, value_name = "USD", default_value = "0.05", requires = "live")]
     pub(crate) max_cost: NanoUsd,
+}
+
+/// `outboard runpod`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RunPod {
+    /// Makes the endpoint of `[providers.runpod.deploy]`, or changes it; tries it, and writes it into outboard.toml.
+    Deploy {
+        /// Only says what would change, and what idling costs.
+        #[arg(long)]
+        dry_run: bool,
+        /// What the task that tries it may cost at most, in US dollars.
+        #[arg(long, value_name = "USD", default_value = "0.05")]
+        max_cost: NanoUsd,
+    },
+    /// Shows how it stands.
+    Status,
+    /// Removes it.
+    Destroy {
+        /// Really.
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 /// `outboard jobs`.

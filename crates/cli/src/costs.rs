@@ -112,7 +112,8 @@ fn reconciled(rows: &[Reconciled], global: &Global, printer: &Printer) {
         }
         return;
     }
-    let mut table = vec![["billed by", "day", "charged", "billed", "of it found", "guesses settled", ""].map(String::from)];
+    let mut table =
+        vec![["billed by", "day", "charged", "billed", "of it found", "guesses settled", ""].map(String::from)];
     for row in rows {
         table.push([
             format!("{} {}", row.provider, row.account),

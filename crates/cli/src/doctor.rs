@@ -27,7 +27,8 @@ pub(crate) async fn doctor(config: &Config, asked: &Doctor, global: &Global, pri
     let (passed, warnings, failed) = (count(Verdict::Pass), count(Verdict::Warn), count(Verdict::Fail));
     match global.json {
         true => printer.line(
-            json!({"event": "examined", "schema": 1, "passed": passed, "warnings": warnings, "failed": failed}).to_string(),
+            json!({"event": "examined", "schema": 1, "passed": passed, "warnings": warnings, "failed": failed})
+                .to_string(),
         ),
         false => printer.line(format!("\n{passed} passed, {warnings} warnings, {failed} failed")),
     }

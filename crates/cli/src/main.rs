@@ -7,6 +7,7 @@ mod doctor;
 mod jobs;
 mod output;
 mod plan;
+mod runpod;
 mod show;
 mod train;
 mod worker;
@@ -57,6 +58,9 @@ fn run(command: Command, global: &Global, printer: &Printer) -> Result<ExitCode>
         Command::Worker(arguments) => runtime.block_on(worker::worker(&Config::load(&sources)?, arguments)),
         Command::Doctor(arguments) => {
             runtime.block_on(doctor::doctor(&Config::load(&sources)?, &arguments, global, printer))
+        }
+        Command::RunPod(asked) => {
+            runtime.block_on(runpod::runpod(&Config::load(&sources)?, &sources, &asked, global, printer))
         }
         Command::Gc => runtime.block_on(show::gc(&client()?, global, printer)),
         Command::Model(args::Model::Show { file }) => show::model(&file, global, printer),

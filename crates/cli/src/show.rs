@@ -18,7 +18,9 @@ use crate::{
 pub(crate) async fn gc(client: &Client, global: &Global, printer: &Printer) -> Result<ExitCode> {
     let Removed { blobs, bytes, stored } = client.gc().await?;
     match global.json {
-        true => printer.line(json!({"event": "removed", "schema": 1, "blobs": blobs, "bytes": bytes, "stored": stored}).to_string()),
+        true => printer.line(
+            json!({"event": "removed", "schema": 1, "blobs": blobs, "bytes": bytes, "stored": stored}).to_string(),
+        ),
         false => {
             printer.line(format!("removed {} blobs, {} bytes", grouped(blobs), grouped(bytes)));
             if stored > 0 {

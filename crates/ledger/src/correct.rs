@@ -45,13 +45,16 @@ impl Ledger {
                 let update = sqlx::query(update).bind(attempt).bind(now).bind(amount(*cost)?);
                 if update.execute(&mut *transaction).await?.rows_affected() == 0 {
                     let message = format!("the attempt `{attempt}` is not charged, so its charge can't be corrected");
-                    return Err(Error::new(ErrorKind::Conflict, message).hint("wait for its end, then try again").into());
+                    return Err(Error::new(ErrorKind::Conflict, message)
+                        .hint("wait for its end, then try again")
+                        .into());
                 }
             }
             let (id, job, start) = (correction.attempt(), correction.job(), clock::millis(*day));
             let unexplained = amount(*unexplained)?;
             if unexplained > 0 {
-                let insert = "INSERT INTO jobs (id, name, folder, created_at, status) VALUES ($1, $2, '-', $3, 'billed')
+                let insert =
+                    "INSERT INTO jobs (id, name, folder, created_at, status) VALUES ($1, $2, '-', $3, 'billed')
                     ON CONFLICT (id) DO NOTHING";
                 let name = format!("charges of {provider} that no task explains");
                 sqlx::query(insert).bind(&job).bind(name).bind(start).execute(&mut *transaction).await?;

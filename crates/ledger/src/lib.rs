@@ -14,6 +14,6 @@ mod schema;
 
 pub use ledger::Ledger;
 pub use records::{
-    Attempt, Cap, Correction, CostRow, Expired, GroupBy, JobFilter, JobRow, Left, Refusal, Reservation, Reserved, Scope, Settled,
-    Settlement, Span, Spent, State,
+    Attempt, Cap, Correction, CostRow, Expired, GroupBy, JobFilter, JobRow, Left, Refusal, Reservation, Reserved,
+    Scope, Settled, Settlement, Span, Spent, State,
 };

@@ -12,7 +12,8 @@ use crate::{
     records::{Attempt, Cap, CostRow, GroupBy, Left, Scope, Span, Spent, State},
 };
 
-pub(crate) const ATTEMPT: &str = "SELECT id, job, sweep, task_key, provider, local, state, reserved_at, expires_at, reserved,
+pub(crate) const ATTEMPT: &str =
+    "SELECT id, job, sweep, task_key, provider, local, state, reserved_at, expires_at, reserved,
     charged, billed, outcome, task_id, task FROM attempts";
 
 const LIVE: &str = "state IN ('reserved', 'submitting', 'accepted')";

@@ -7,7 +7,9 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use common::{HOUR, NOON, Place, at, cap, granted, job, reservation, settlement};
 use outboard_core::{ErrorKind, NanoUsd};
-use outboard_ledger::{Correction, Expired, GroupBy, JobFilter, Refusal, Reserved, Scope, Settled, Settlement, Span, Spent, State};
+use outboard_ledger::{
+    Correction, Expired, GroupBy, JobFilter, Refusal, Reserved, Scope, Settled, Settlement, Span, Spent, State,
+};
 
 on_both! {
     an_attempt_goes_its_way,

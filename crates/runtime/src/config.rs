@@ -125,6 +125,14 @@ impl Config {
     }
 }
 
+/// The configuration file: the one that counts, or the one to make in the working directory.
+///
+/// # Errors
+/// `InvalidConfig` where it can't be read.
+pub fn file(sources: &Sources) -> Result<PathBuf> {
+    layers::file(sources)
+}
+
 /// Every key with its value and where that comes from, by name.
 ///
 /// # Errors

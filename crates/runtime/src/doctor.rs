@@ -74,7 +74,9 @@ async fn bucket(config: &Config) -> Finding {
     };
     match probed.await {
         Ok(Some(probe)) if probe.holds_conditions => Finding::pass(CODE, "store", format!("{url}: {probe}")),
-        Ok(Some(probe)) => Finding::warn(CODE, "store", format!("{url}: {probe}"), "use a store that holds conditional puts"),
+        Ok(Some(probe)) => {
+            Finding::warn(CODE, "store", format!("{url}: {probe}"), "use a store that holds conditional puts")
+        }
         Ok(None) => Finding::warn(
             CODE,
             "store",

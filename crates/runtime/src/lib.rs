@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod config;
+pub mod deploy;
 mod describe;
 pub mod doctor;
 mod document;
@@ -12,8 +13,8 @@ mod record;
 mod registry;
 
 pub use client::{
-    Budgets, Client, Evaluation, JobDetails, JobPlan, Prediction, Predictions, Providers, Reaped, Reconciled, Removed, Run,
-    RunEvent, Started,
+    Budgets, Client, Evaluation, JobDetails, JobPlan, Prediction, Predictions, Providers, Reaped, Reconciled, Removed,
+    Run, RunEvent, Started,
 };
 pub use config::Config;
 pub use describe::{Description, LayerRow, describe};

@@ -84,9 +84,12 @@ impl Account {
         let mut sums: BTreeMap<(String, String), u64> = BTreeMap::new();
         for Record { endpoint_id, amount, time } in records {
             let (Some(endpoint), Some(day)) = (endpoint_id, time.get(..10).filter(|day| is_day(day))) else {
-                return Err(Error::new(ErrorKind::CorruptPayload, "RunPod's bill has a record without an endpoint or a day")
-                    .with_provider("runpod")
-                    .hint("look at the bill in RunPod's console"));
+                return Err(Error::new(
+                    ErrorKind::CorruptPayload,
+                    "RunPod's bill has a record without an endpoint or a day",
+                )
+                .with_provider("runpod")
+                .hint("look at the bill in RunPod's console"));
             };
             if (from..until).contains(&day) {
                 let sum = sums.entry((endpoint, day.to_string())).or_default();

@@ -64,6 +64,18 @@ impl Catalogue {
         self.gpus.iter().find(|(names, _)| names.iter().any(|name| plain(name) == wanted)).map(|(_, hour)| *hour)
     }
 
+    /// A GPU's id, as RunPod's APIs want it.
+    pub(crate) fn id(&self, gpu: &str, plain: impl Fn(&str) -> String) -> Option<String> {
+        let wanted = plain(gpu);
+        let names = self.gpus.iter().map(|(names, _)| names);
+        names.filter(|names| names.iter().any(|name| plain(name) == wanted)).find_map(|names| names.first().cloned())
+    }
+
+    /// The GPUs as people call them.
+    pub(crate) fn names(&self) -> Vec<&str> {
+        self.gpus.iter().filter_map(|(names, _)| names.last().map(String::as_str)).collect()
+    }
+
     /// The day, UTC.
     pub(crate) fn day(&self) -> String {
         let at = SystemTime::UNIX_EPOCH + Duration::from_millis(self.at.min(253_402_300_799_000));

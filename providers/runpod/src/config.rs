@@ -5,6 +5,8 @@ use std::{fmt, time::Duration};
 use outboard_core::{NanoUsd, money::deserialize_usd};
 use serde::{Deserialize, Deserializer, de};
 
+use crate::DeployConfig;
+
 /// `[providers.runpod]`.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -16,6 +18,8 @@ pub struct Config {
     pub api_key: Option<String>,
     /// The endpoints; at least one where it is used.
     pub endpoints: Vec<EndpointConfig>,
+    /// The endpoint that `outboard runpod deploy` makes.
+    pub deploy: DeployConfig,
     /// Where the job API is.
     pub base_url: String,
     /// Where the REST API, version 2, is.
@@ -76,6 +80,7 @@ impl Default for Config {
             enabled: true,
             api_key: None,
             endpoints: Vec::new(),
+            deploy: DeployConfig::default(),
             base_url: "https://api.runpod.ai/v2".into(),
             rest_url: "https://api.runpod.io/v2".into(),
             manage_url: "https://rest.runpod.io/v1".into(),
@@ -196,13 +201,14 @@ mod tests {
         let text: String = times.iter().map(|key| format!("{key} = '7s'\n")).collect();
         let text = text
             + "enabled = true\napi_key = 'k'\nbase_url = 'http://a'\nrest_url = 'http://b'\nmanage_url = 'http://c'\nusd_per_second = 0.00031\n\
-               endpoints = [{ id = 'e', gpu = 'L4' }, { id = 'f', gpu = 'A100', weight = 3 }]";
+               endpoints = [{ id = 'e', gpu = 'L4' }, { id = 'f', gpu = 'A100', weight = 3 }]\ndeploy.image = 'i'";
         let seven = Duration::from_secs(7);
         let endpoint = |id: &str, gpu: &str, weight| EndpointConfig { id: id.into(), gpu: gpu.into(), weight };
         let expected = Config {
             enabled: true,
             api_key: Some("k".into()),
             endpoints: vec![endpoint("e", "L4", 1), endpoint("f", "A100", 3)],
+            deploy: DeployConfig { image: "i".into(), ..DeployConfig::default() },
             base_url: "http://a".into(),
             rest_url: "http://b".into(),
             manage_url: "http://c".into(),

@@ -9,6 +9,7 @@ use reqwest::{
     header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue},
 };
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::{
@@ -128,6 +129,16 @@ impl Connection {
     /// Reads from its version 1.
     pub(crate) async fn manage<T: DeserializeOwned>(&self, segments: &[&str], query: &[(&str, String)]) -> Result<T> {
         self.read(&self.manage, segments, query).await
+    }
+
+    /// Changes something by version 1 of the REST API. What it answers.
+    pub(crate) async fn change(&self, method: Method, segments: &[&str], body: Option<Value>) -> Result<Vec<u8>> {
+        let request = self.request(method, &self.manage, segments);
+        let request = match body {
+            Some(body) => request.header(CONTENT_TYPE, "application/json").body(body.to_string()),
+            None => request,
+        };
+        self.send(request).await.map_err(transport_error)?.1
     }
 
     async fn read<T: DeserializeOwned>(&self, base: &Url, segments: &[&str], query: &[(&str, String)]) -> Result<T> {

@@ -68,7 +68,9 @@ fn accepted(health: &Result<HealthBody>) -> Finding {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {
             Finding::pass("runpod-key", "runpod", "RunPod knows the key")
         }
-        Err(error) => Finding::warn("runpod-key", "runpod", format!("it could not be seen: {error}"), "try again later"),
+        Err(error) => {
+            Finding::warn("runpod-key", "runpod", format!("it could not be seen: {error}"), "try again later")
+        }
     }
 }
 

@@ -6,6 +6,7 @@ mod bucket;
 mod catalogue;
 mod config;
 mod connection;
+mod deploy;
 mod diagnosis;
 mod endpoints;
 mod examine;
@@ -24,6 +25,7 @@ mod transport_error;
 
 pub use account::{Account, Billed};
 pub use config::{Config, EndpointConfig};
+pub use deploy::{DeployConfig, Deployment};
 pub use examine::examine;
 pub use provider::RunPodProvider;
 pub use recording::Recording;

@@ -306,7 +306,8 @@ impl RunPodProvider {
         if (worker.is_some() || !workers.work()) && self.may_list_workers() {
             match self.connection.workers(endpoint).await {
                 Ok(list) => {
-                    runs = worker.map(|id| list.workers.iter().any(|listed| listed.id == id && listed.status == "RUNNING"));
+                    runs = worker
+                        .map(|id| list.workers.iter().any(|listed| listed.id == id && listed.status == "RUNNING"));
                     workers.unhealthy = workers.unhealthy.max(list.summary.unhealthy);
                     workers.throttled = workers.throttled.max(list.summary.throttled);
                     workers.initializing = workers.initializing.max(list.summary.initializing);

@@ -33,7 +33,8 @@ fn hour(second: u64) -> u64 {
     second.saturating_mul(3600)
 }
 
-fn plain(name: &str) -> String {
+/// A GPU's name as it is compared.
+pub(crate) fn plain(name: &str) -> String {
     name.to_lowercase().replace("nvidia ", "").replace("geforce ", "").trim().to_string()
 }
 
@@ -49,7 +50,9 @@ fn listed(gpu: &str) -> Option<u64> {
 /// `InvalidConfig` where the price of a GPU isn't known.
 pub(crate) fn price(config: &Config, catalogue: Option<&Catalogue>) -> Result<PriceModel> {
     let (per_hour, as_of, source) = match config.usd_per_second {
-        Some(price) if price > NanoUsd::ZERO => (hour(price.0), "as configured".into(), "providers.runpod.usd_per_second"),
+        Some(price) if price > NanoUsd::ZERO => {
+            (hour(price.0), "as configured".into(), "providers.runpod.usd_per_second")
+        }
         Some(_) => {
             return Err(Error::new(ErrorKind::InvalidConfig, "RunPod is not free of charge")
                 .at("key", "providers.runpod.usd_per_second")

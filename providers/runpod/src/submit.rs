@@ -93,9 +93,9 @@ impl RunPodProvider {
             return Ok(follow);
         }
         let message = "the attempt may be running on RunPod: the reply to its submission was lost";
-        Err(Error::new(ErrorKind::Unavailable, message)
-            .with_retry(Retry::Unknown { until: left })
-            .hint("wait until its time is over; with a store (`[store] url`) that holds conditional puts it would run once"))
+        Err(Error::new(ErrorKind::Unavailable, message).with_retry(Retry::Unknown { until: left }).hint(
+            "wait until its time is over; with a store (`[store] url`) that holds conditional puts it would run once",
+        ))
     }
 
     async fn find_by_key(&self, bucket: &Bucket, task: &Task, left: Duration) -> Result<Option<Follow>> {

@@ -54,12 +54,20 @@ fn shares(finished: &Value, platform: &Platform) {
     let all = start + transfer + time("load") + time("compute");
     let told = |what: &str, share: f64, goal: f64| {
         let verdict = if share < goal { "met" } else { "missed" };
-        println!("  {what}: {:.1} % of {all:.1} s; the goal of less than {:.0} % is {verdict}", 100.0 * share, 100.0 * goal);
+        println!(
+            "  {what}: {:.1} % of {all:.1} s; the goal of less than {:.0} % is {verdict}",
+            100.0 * share,
+            100.0 * goal
+        );
     };
     told("waiting and start", start / all, START_GOAL);
     told("transfer", transfer / all, TRANSFER_GOAL);
     let (tasks, polls) = (platform.runpod.executions("ep1"), platform.runpod.seen("status").len());
-    println!("  tasks: {tasks}; polls per task: {:.1}, one per {:.1} s", polls as f64 / f64::from(tasks), all / polls as f64);
+    println!(
+        "  tasks: {tasks}; polls per task: {:.1}, one per {:.1} s",
+        polls as f64 / f64::from(tasks),
+        all / polls as f64
+    );
 }
 
 /// What crossed, against one request per epoch with data and states in base64, there and back.

@@ -100,7 +100,12 @@ impl Home {
         Self { folder, config, store }
     }
 
-    fn runpod(&self, platform: &Platform, ids: &[&str], adjust: impl FnOnce(&mut RunPodConfig)) -> Arc<dyn ComputeProvider> {
+    fn runpod(
+        &self,
+        platform: &Platform,
+        ids: &[&str],
+        adjust: impl FnOnce(&mut RunPodConfig),
+    ) -> Arc<dyn ComputeProvider> {
         let endpoint = |id: &&str| EndpointConfig { id: (*id).into(), gpu: "RTX 4090".into(), weight: 1 };
         let mut config = RunPodConfig {
             api_key: Some(KEY.into()),
@@ -208,11 +213,8 @@ async fn one_exchange_in_five_fails_and_nearly_every_task_succeeds() {
     let troubles = Arc::new(AtomicUsize::new(0));
     let troubling = trouble(platform.clone(), troubles.clone());
     let began = Instant::now();
-    let results: Vec<Result<Report>> = stream::iter(0..count)
-        .map(|n| client.train(home.job(&format!("job-{n}"))))
-        .buffer_unordered(8)
-        .collect()
-        .await;
+    let results: Vec<Result<Report>> =
+        stream::iter(0..count).map(|n| client.train(home.job(&format!("job-{n}")))).buffer_unordered(8).collect().await;
     troubling.abort();
     let time = began.elapsed();
     let faults: usize = platform.runpod.met().into_values().sum();
@@ -260,7 +262,8 @@ async fn a_crash_loop_is_diagnosed_and_the_job_is_finished_elsewhere() {
         let home = Home::new();
         let patience = Duration::from_secs(2);
         let runpod = home.runpod(&platform, &["ep1"], |config| {
-            (config.crash_patience, config.throttled_patience, config.capacity_patience) = (patience, patience, patience);
+            (config.crash_patience, config.throttled_patience, config.capacity_patience) =
+                (patience, patience, patience);
         });
         let client = home.client(vec![runpod, home.fallback()]);
         let began = Instant::now();
@@ -311,7 +314,8 @@ async fn a_lost_reply_without_a_store_is_waited_out_and_charged_in_full() {
     assert_eq!(report.unwrap().provider, "z-fallback", "{warnings:?}");
     assert_eq!(attempts(&client).await, [("runpod".to_string(), "assumed"), ("z-fallback".to_string(), "settled")]);
     assert_eq!(platform.runpod.seen("run").len(), 1, "it was sent again");
-    let spent = client.costs(outboard::ledger::GroupBy::Provider, std::time::UNIX_EPOCH, std::time::SystemTime::now() + second);
+    let spent =
+        client.costs(outboard::ledger::GroupBy::Provider, std::time::UNIX_EPOCH, std::time::SystemTime::now() + second);
     let spent: u64 = spent.await.unwrap().iter().map(|row| row.spent.charged.0).sum();
     assert_eq!(spent, price.worst(3 * second).0);
     assert!(spent >= platform.metered());

@@ -105,7 +105,8 @@ pub(super) fn store(workspace: &Workspace) -> Result<Outcome> {
 pub(super) fn runpod(workspace: &Workspace, thorough: bool) -> Result<Outcome> {
     let server = tools::S3_SERVER.install(workspace)?;
     let python = python::interpreter(workspace)?;
-    let test = "test --no-fail-fast --package outboard-conformance --package outboard-e2e --test runpod* -- --show-output";
+    let test =
+        "test --no-fail-fast --package outboard-conformance --package outboard-e2e --test runpod* -- --show-output";
     let mut tests = workspace.cargo(test);
     tests
         .env("OUTBOARD_S3_SERVER", server)

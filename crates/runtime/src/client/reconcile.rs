@@ -62,7 +62,8 @@ impl Client {
         }
         let now = SystemTime::now();
         let first = midnight(from);
-        let days = std::iter::successors(Some(first), |day| Some(*day + DAY)).take_while(|day| *day < to && *day <= now);
+        let days =
+            std::iter::successors(Some(first), |day| Some(*day + DAY)).take_while(|day| *day < to && *day <= now);
         let days: Vec<SystemTime> = days.collect();
         let Some(last) = days.last() else { return Ok(Vec::new()) };
         let bills = Account::new(config)?.bills(&name(first), &name(*last + DAY)).await?;
@@ -124,7 +125,9 @@ impl Client {
                 }
                 row.found = rest.saturating_sub(given);
                 let unexplained = row.found;
-                ledger.correct(&Correction { charges, unexplained, ..Correction::new(PROVIDER, &endpoint, day) }).await?;
+                ledger
+                    .correct(&Correction { charges, unexplained, ..Correction::new(PROVIDER, &endpoint, day) })
+                    .await?;
             }
             let amounts = [row.charged, row.billed, row.found];
             if amounts.iter().any(|amount| *amount > NanoUsd::ZERO) || row.settled > 0 {

@@ -19,8 +19,9 @@ use super::{
     new_id,
 };
 use crate::{
-    Config, registry,
+    Config,
     record::{Lock, Status},
+    registry,
 };
 
 const ROWS: usize = 64;
@@ -45,7 +46,8 @@ pub(crate) async fn run(config: &Config, id: &str, store: &FolderStore, most: Na
     let mut found = match ran {
         Ok(Done { state, cost }) => tell(id, state, cost, most),
         Err(error) if error.kind() == ErrorKind::BudgetExceeded => {
-            let remedy = "raise `--max-cost`, or lower what is reserved (`start_time`, `transfer_time`, `idle_timeout`)";
+            let remedy =
+                "raise `--max-cost`, or lower what is reserved (`start_time`, `transfer_time`, `idle_timeout`)";
             vec![Finding { remedy: Some(remedy.into()), ..Finding::error("live-task", id, &error) }]
         }
         Err(error) => vec![Finding::error("live-task", id, &error)],

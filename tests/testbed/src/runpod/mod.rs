@@ -205,6 +205,11 @@ impl RunPod {
         self.shared.changed();
     }
 
+    /// What happens to workers of endpoints that are made from here on.
+    pub fn set_new_fate(&self, fate: Fate) {
+        self.shared.state().new_fate = fate;
+    }
+
     /// Replies tell a time that is wrong by so many seconds.
     pub fn set_skew(&self, seconds: i64) {
         self.shared.skew.store(seconds, Ordering::Relaxed);
