@@ -31,6 +31,8 @@ pub(crate) enum Bench {
     Runpod,
     /// Decisions with 2 to 100 providers, the ledger's part of a task, a thousand tasks at once
     Router,
+    /// What the boundary of a plugin costs
+    Plugin,
 }
 
 /// How to measure the engine.
@@ -57,6 +59,9 @@ pub(crate) fn run(workspace: &Workspace, bench: &Bench) -> Result<()> {
         Bench::Dispatch => return dispatch(workspace),
         Bench::Runpod => return runpod(workspace),
         Bench::Router => return router(workspace),
+        Bench::Plugin => {
+            return command::run(&mut workspace.cargo("bench --quiet --package outboard-e2e --bench plugin"));
+        }
     };
     let worker = workspace.release("--package outboard-engine --example bench_worker", "examples/bench_worker")?;
     let mut ours = workspace.command(worker);

@@ -84,6 +84,9 @@ pub(crate) enum Command {
     /// Makes, shows or removes an endpoint of your own on RunPod.
     #[command(subcommand, name = "runpod")]
     RunPod(RunPod),
+    /// Makes and checks providers of your own (docs/plugins.md).
+    #[command(subcommand)]
+    Plugin(Plugin),
     /// Removes data sets and checkpoints that no job needs any more.
     Gc,
     /// Shows the configuration.
@@ -114,6 +117,53 @@ pub(crate) struct Train {
     /// Folder for the model, the metrics and a copy of the job; `runs/JOB` if neither this nor the job says.
     #[arg(long, short, value_name = "DIR")]
     pub(crate) output: Option<PathBuf>,
+}
+
+/// `outboard plugin`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Plugin {
+    /// Writes the source of a plugin that works, to be changed.
+    New {
+        /// Its name, which is also its folder.
+        name: String,
+        /// In which language.
+        #[arg(long, value_enum)]
+        lang: Lang,
+    },
+    /// Runs the suite that every provider must pass.
+    Check(PluginCheck),
+    /// Answers for a plugin that has a process of its own.
+    #[command(hide = true)]
+    Serve {
+        /// The folder of the store.
+        #[arg(long, value_name = "DIR")]
+        store: PathBuf,
+    },
+}
+
+/// The language of a plugin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Lang {
+    /// Rust, with cargo.
+    Rust,
+    /// C, with make.
+    C,
+}
+
+/// `outboard plugin check`.
+#[derive(Debug, Args)]
+pub(crate) struct PluginCheck {
+    /// The library.
+    pub(crate) path: PathBuf,
+    /// Its `config`, as a JSON object.
+    #[arg(long, value_name = "JSON", default_value = "{}")]
+    pub(crate) config: String,
+    /// Runs it in a process of its own.
+    #[arg(long)]
+    pub(crate) isolated: bool,
+    /// The numerics class of its engine, where its tasks run on another than this program's.
+    #[arg(long, value_name = "CLASS")]
+    pub(crate) numerics: Option<String>,
 }
 
 /// `outboard costs`.

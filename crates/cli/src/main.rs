@@ -7,6 +7,7 @@ mod doctor;
 mod jobs;
 mod output;
 mod plan;
+mod plugin;
 mod runpod;
 mod show;
 mod train;
@@ -62,6 +63,9 @@ fn run(command: Command, global: &Global, printer: &Printer) -> Result<ExitCode>
         Command::RunPod(asked) => {
             runtime.block_on(runpod::runpod(&Config::load(&sources)?, &sources, &asked, global, printer))
         }
+        Command::Plugin(args::Plugin::New { name, lang }) => plugin::new(&name, lang, global, printer),
+        Command::Plugin(args::Plugin::Check(arguments)) => plugin::check(&runtime, &arguments, global, printer),
+        Command::Plugin(args::Plugin::Serve { store }) => runtime.block_on(plugin::serve(&store)),
         Command::Gc => runtime.block_on(show::gc(&client()?, global, printer)),
         Command::Model(args::Model::Show { file }) => show::model(&file, global, printer),
         Command::Config(args::Config::Show) => show::config(&sources, global, printer),

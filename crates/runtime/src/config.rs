@@ -3,6 +3,7 @@
 mod layers;
 
 use std::{
+    collections::BTreeMap,
     fmt,
     path::{Path, PathBuf},
     time::Duration,
@@ -16,6 +17,7 @@ use self::layers::{Layers, Origin};
 use crate::document::{Key, Step, displayed, fit};
 pub use outboard_cpu::Config as CpuConfig;
 pub use outboard_http::Config as HttpConfig;
+pub use outboard_plugin::{Isolation, PluginConfig};
 pub use outboard_router::{BudgetConfig, RouterConfig};
 pub use outboard_runpod::Config as RunPodConfig;
 pub use outboard_store::BucketConfig;
@@ -34,6 +36,8 @@ pub struct Config {
     pub store: BucketConfig,
     /// Where jobs may run.
     pub providers: Providers,
+    /// Providers from dynamic libraries, by the names that they have here; their paths are absolute.
+    pub plugins: BTreeMap<String, PluginConfig>,
     /// How the choice among them is made.
     pub router: RouterConfig,
     /// What tasks may cost.
@@ -121,9 +125,22 @@ impl Config {
                 }
             }
         }
+        for (name, plugin) in &mut config.plugins {
+            let key = |steps: &[&str]| steps.iter().map(|step| Step::Name((*step).into())).collect::<Key>();
+            let (table, path) = (key(&["plugins", name]), key(&["plugins", name, "path"]));
+            if PROVIDERS.contains(&name.as_str()) {
+                let message = format!("`{}` has the name of a provider that is built in", table.name());
+                let error = Error::new(ErrorKind::InvalidConfig, message).hint("choose another name");
+                return Err(layers.origin(&path).locate(error, &table));
+            }
+            resolve(path, &mut plugin.path)?;
+        }
         Ok(config)
     }
 }
+
+/// The providers that are built in.
+const PROVIDERS: [&str; 3] = ["cpu", "http", "runpod"];
 
 /// The configuration file: the one that counts, or the one to make in the working directory.
 ///

@@ -9,7 +9,11 @@ use outboard_core::{
 };
 use outboard_store::FolderStore;
 
-use crate::{Config, client::trial, registry};
+use crate::{
+    Config,
+    client::trial,
+    registry::{self, Known},
+};
 
 /// Examines the store and the providers that are set up, or only those named. With `live`, each provider that is paid for
 /// runs one small task that costs at most that much.
@@ -18,29 +22,29 @@ use crate::{Config, client::trial, registry};
 /// `InvalidRequest` for a provider that there isn't. What doesn't work is a finding.
 pub async fn examine(config: &Config, only: &[String], live: Option<NanoUsd>) -> Result<Vec<Finding>> {
     let all = registry::known(config);
-    if let Some(unknown) = only.iter().find(|id| all.iter().all(|(known, _)| known != id)) {
-        let ids: Vec<_> = all.iter().map(|(id, _)| *id).collect();
+    if let Some(unknown) = only.iter().find(|id| all.iter().all(|known| known.id != **id)) {
+        let ids: Vec<_> = all.iter().map(|known| known.id.as_str()).collect();
         return Err(Error::invalid(format!("there is no provider `{unknown}`"))
             .at("flag", "--provider")
             .hint(format!("use one of {}", ids.join(", "))));
     }
     let store = FolderStore::open(&config.home)?;
     let mut found = Vec::new();
-    for (id, is_used) in all {
-        let is_asked = only.iter().any(|asked| asked == id);
+    for Known { id, key, is_used } in all {
+        let is_asked = only.contains(&id);
         if !is_asked && (!only.is_empty() || !is_used) {
             continue;
         }
         if !is_used {
-            found.push(Finding::fail("not-set-up", id, "it is not set up, or not enabled", how(id)));
+            found.push(Finding::fail("not-set-up", id.as_str(), "it is not set up, or not enabled", how(&key)));
             continue;
         }
-        match id {
+        match id.as_str() {
             "runpod" => {
                 found.push(bucket(config).await);
                 found.extend(outboard_runpod::examine(&config.providers.runpod, &store).await);
             }
-            _ => found.extend(any(config, id, &store).await),
+            _ => found.extend(any(config, &id, &store).await),
         }
         let is_broken = found.iter().any(|finding| finding.verdict == Verdict::Fail);
         match live {
@@ -48,17 +52,17 @@ pub async fn examine(config: &Config, only: &[String], live: Option<NanoUsd>) ->
                 let evidence = "no task was run: mend what fails first";
                 found.push(Finding::warn("live-task", id, evidence, "then run the command again"));
             }
-            Some(most) => found.extend(trial::run(config, id, &store, most).await),
+            Some(most) => found.extend(trial::run(config, &id, &store, most).await),
             None => {}
         }
     }
     Ok(found)
 }
 
-fn how(id: &str) -> String {
-    match id {
-        "runpod" => "set OUTBOARD_PROVIDERS__RUNPOD__API_KEY, and `providers.runpod.endpoints`".into(),
-        _ => format!("set providers.{id}.enabled = true"),
+fn how(key: &str) -> String {
+    match key {
+        "providers.runpod" => "set OUTBOARD_PROVIDERS__RUNPOD__API_KEY, and `providers.runpod.endpoints`".into(),
+        _ => format!("set {key}.enabled = true"),
     }
 }
 

@@ -22,6 +22,8 @@ pub use job_file::{parse_job, read_job, write_job};
 pub use metrics::Quality;
 pub use outboard_core::{Error, ErrorKind, Event, Job, NanoUsd, Result, finding, provider, task};
 pub use outboard_ledger as ledger;
+pub use outboard_plugin as plugin;
 pub use outboard_router as router;
 pub use outboard_store::atomic::write as write_file;
 pub use record::{Move, Report, Status, Summary};
+pub use registry::place as plugin_place;

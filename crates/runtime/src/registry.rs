@@ -1,26 +1,51 @@
 //! The providers that there are, made from the configuration. A new one costs a line here.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use outboard_core::{ComputeProvider, Error, ErrorKind, Result};
 use outboard_cpu::CpuProvider;
 use outboard_http::HttpProvider;
+use outboard_plugin::{Place, PluginConfig, PluginProvider};
 use outboard_runpod::RunPodProvider;
 use outboard_store::{Bucket, FolderStore};
+use outboard_worker::TaskProgram;
 use outboard_wrappers::{Settings, TimeoutSettings, standard};
 
 use crate::{Config, config::Providers};
 
-/// The providers that there are, in order of preference, and whether each is used: the local CPU is the last resort.
-pub(crate) fn known(config: &Config) -> [(&'static str, bool); 3] {
+/// A provider that there is.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    pub(crate) id: String,
+    /// Its table in the configuration.
+    pub(crate) key: String,
+    /// Whether it is enabled, and set up.
+    pub(crate) is_used: bool,
+}
+
+/// The providers that there are, in order of preference: the local CPU is the last resort.
+pub(crate) fn known(config: &Config) -> Vec<Known> {
     let Providers { http, runpod, cpu } = &config.providers;
-    [("http", http.enabled), ("runpod", runpod.is_used()), ("cpu", cpu.enabled)]
+    let ours = |id: &str, is_used| Known { id: id.into(), key: format!("providers.{id}"), is_used };
+    let mut all = vec![ours("http", http.enabled), ours("runpod", runpod.is_used())];
+    let plugins = config.plugins.iter();
+    all.extend(plugins.map(|(name, plugin)| Known {
+        id: name.clone(),
+        key: format!("plugins.{name}"),
+        is_used: plugin.enabled,
+    }));
+    all.push(ours("cpu", cpu.enabled));
+    all
 }
 
 /// Those that are used.
 pub(crate) fn providers(config: &Config, store: &FolderStore) -> Result<Vec<Arc<dyn ComputeProvider>>> {
-    let used = known(config).into_iter().filter(|(_, is_used)| *is_used);
-    used.map(|(id, _)| provider(config, id, store)).collect()
+    let used = known(config).into_iter().filter(|known| known.is_used);
+    used.map(|known| provider(config, &known.id, store)).collect()
 }
 
 /// One of them.
@@ -33,7 +58,17 @@ pub(crate) fn provider(config: &Config, id: &str, store: &FolderStore) -> Result
             standard(Arc::new(provider), &runpod(for_runpod))
         }
         "cpu" => Arc::new(CpuProvider::new(cpu, store.clone())?),
-        _ => return Err(Error::new(ErrorKind::Unexpected, format!("there is no provider `{id}`"))),
+        name => {
+            let plugin = config.plugins.get(name);
+            let plugin =
+                plugin.ok_or_else(|| Error::new(ErrorKind::Unexpected, format!("there is no provider `{name}`")))?;
+            let provider = PluginProvider::load(name, plugin, &place(&config.home, store)).map_err(|error| {
+                error
+                    .at("plugin", plugin.path.display())
+                    .at("to go on without it", format!("--set plugins.{name}.enabled=false"))
+            })?;
+            standard(Arc::new(provider), &plugin_deadlines(plugin))
+        }
     })
 }
 
@@ -54,9 +89,38 @@ pub(crate) fn recorded(
     Ok((standard(Arc::new(provider), &runpod(keys)), Some(Box::new(move || recording.json()))))
 }
 
-/// Ids of the providers that are not used.
-pub(crate) fn disabled(config: &Config) -> Vec<&'static str> {
-    known(config).into_iter().filter(|(_, is_used)| !is_used).map(|(id, _)| id).collect()
+/// Keys of the providers that are not used.
+pub(crate) fn disabled(config: &Config) -> Vec<String> {
+    known(config).into_iter().filter(|known| !known.is_used).map(|known| known.key).collect()
+}
+
+/// Where plugins find the store, which is in the folder `home`, and the programs that they start.
+#[must_use]
+pub fn place(home: &Path, store: &FolderStore) -> Place {
+    let run = |args: &[&str]| TaskProgram {
+        program: program(),
+        args: args.iter().map(Into::into).chain(["--store".into(), home.into()]).collect(),
+    };
+    Place {
+        folder: PathBuf::new(),
+        store: store.clone(),
+        worker: run(&["worker", "--stdio"]),
+        server: run(&["plugin", "serve"]),
+    }
+}
+
+/// The program `outboard`: this one, or the one that is found by its name.
+fn program() -> PathBuf {
+    let this = std::env::current_exe().ok();
+    this.filter(|path| path.file_stem().is_some_and(|name| name == "outboard")).unwrap_or_else(|| "outboard".into())
+}
+
+/// The provider has deadlines of its own, which come first.
+fn plugin_deadlines(config: &PluginConfig) -> Settings {
+    let call = config.call_timeout.saturating_add(Duration::from_secs(5));
+    let defaults = TimeoutSettings::default();
+    let timeout = TimeoutSettings { query: call, submit: call, cancel: call, wait_grace: call, ..defaults };
+    Settings { timeout, ..Settings::default() }
 }
 
 /// The provider has deadlines of its own for what stands still; those here are for what goes on for ever.

@@ -11,6 +11,7 @@ mod watch;
 mod witness;
 
 pub use fixture::{Fixture, Possible};
+pub use outboard_core::Digest;
 pub use report::{Report, Verdict};
 
 /// Runs every case on the providers of `fixture`.

@@ -66,6 +66,7 @@ fn defaults_need_no_file() {
                 runpod: RunPodConfig::default(),
                 cpu: CpuConfig { enabled: true, threads: 0 },
             },
+            plugins: BTreeMap::new(),
             router: RouterConfig::default(),
             budget: BudgetConfig::default(),
         }

@@ -24,6 +24,11 @@ const MASK: &str = "***";
 
 /// Whether the value of `key` must not be shown.
 pub(crate) fn is_secret(key: &Key) -> bool {
+    // What only a plugin understands may be secret, whatever its name.
+    let mut names = key.names();
+    if (names.next(), names.nth(1)) == (Some("plugins"), Some("config")) {
+        return true;
+    }
     key.names().any(|name| {
         let name = name.to_lowercase();
         SECRET_ENDINGS.iter().any(|ending| name.ends_with(ending))

@@ -1,0 +1,268 @@
+//! Plugins as their authors and users meet them: made, built, checked, refused, trained on.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use outboard_e2e::{User, repository};
+use serde_json::Value;
+
+fn make(folder: &Path, args: &[&str]) {
+    let output = Command::new("make").arg("-C").arg(folder).args(args).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A C plugin, compiled from its source.
+fn compile(user: &User, name: &str, source: &str) -> PathBuf {
+    let (file, library) = (user.path().join(format!("{name}.c")), user.path().join(format!("lib{name}.so")));
+    fs::write(&file, source).unwrap();
+    let header = repository().join("crates/plugin/include");
+    let Output { status, stderr, .. } = Command::new("cc")
+        .args(["-std=c11", "-D_GNU_SOURCE", "-fPIC", "-shared", "-fvisibility=hidden", "-I"])
+        .args([&header, Path::new("-o"), &library, &file])
+        .output()
+        .unwrap();
+    assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
+    library
+}
+
+/// A user whose folder nobody else may write.
+fn user() -> User {
+    let user = User::new();
+    fs::set_permissions(user.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    user
+}
+
+/// All but: unclaimed layers and operations (it has all), a lost reply, a restarted client, secrets.
+const PASSED: &str = "28 passed, 0 failed";
+
+#[test]
+fn a_new_c_plugin_passes_the_suite_in_both_places() {
+    let user = user();
+    let made = user.run(&["plugin", "new", "mine", "--lang", "c"]);
+    assert_eq!(made.code, 0, "{}", made.stderr);
+    make(&user.path().join("mine"), &["CFLAGS=-Wall -Wextra -Werror -O1"]);
+    for flags in [&[][..], &["--isolated"]] {
+        let done = user.run(&[&["plugin", "check", "mine/libmine.so"], flags].concat());
+        assert_eq!(done.stdout.lines().last(), Some(PASSED), "{}\n{}", done.stdout, done.stderr);
+        assert_eq!(done.code, 0);
+    }
+}
+
+/// The example in Rust, built as its author would.
+fn rust_example() -> PathBuf {
+    let built = Command::new(env!("CARGO"))
+        .current_dir(repository())
+        .args(["build", "--quiet", "--package", "beside", "--message-format=json-render-diagnostics"])
+        .output()
+        .unwrap();
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let messages = String::from_utf8(built.stdout).unwrap();
+    let mut artifacts = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let beside = artifacts.rfind(|artifact| artifact["target"]["name"] == "beside").unwrap();
+    PathBuf::from(beside["filenames"][0].as_str().unwrap())
+}
+
+#[test]
+fn the_rust_example_passes_the_suite_in_both_places() {
+    let user = user();
+    // The build's own folder may be anyone's to write.
+    let library = user.path().join("libbeside.so");
+    fs::copy(rust_example(), &library).unwrap();
+    fs::set_permissions(&library, fs::Permissions::from_mode(0o755)).unwrap();
+    for flags in [&[][..], &["--isolated"]] {
+        let done = user.run(&[&["plugin", "check", "libbeside.so"], flags].concat());
+        assert_eq!(done.stdout.lines().last(), Some(PASSED), "{}\n{}", done.stdout, done.stderr);
+    }
+    let done = user.run(&["plugin", "check", "libbeside.so", "--config", r#"{"devise": "x"}"#]);
+    assert_eq!(done.code, 2);
+    assert!(done.stderr.contains("the plugin's configuration is wrong: unknown field `devise`"), "{}", done.stderr);
+}
+
+#[test]
+fn a_new_rust_plugin_is_the_example_under_its_own_name() {
+    let user = user();
+    let made = user.run(&["plugin", "new", "mine", "--lang", "rust"]);
+    assert_eq!(made.code, 0, "{}", made.stderr);
+    assert!(made.stdout.contains("cargo build --release --manifest-path mine/Cargo.toml"), "{}", made.stdout);
+    let manifest = fs::read_to_string(user.path().join("mine/Cargo.toml")).unwrap();
+    assert!(manifest.contains("name = \"mine\"") && manifest.contains("outboard-plugin = { git = "), "{manifest}");
+    assert!(!manifest.contains("../"), "{manifest}");
+    let example = fs::read_to_string(repository().join("examples/plugin-rust/src/lib.rs")).unwrap();
+    let source = fs::read_to_string(user.path().join("mine/src/lib.rs")).unwrap();
+    assert_eq!(source, example.replace("\"beside\"", "\"mine\""));
+    let again = user.run(&["plugin", "new", "mine", "--lang", "c"]);
+    assert!(again.code == 2 && again.stderr.contains("mine is there already"), "{}", again.stderr);
+    let odd = user.run(&["plugin", "new", "../mine", "--lang", "c"]);
+    assert!(odd.code == 2 && odd.stderr.contains("`../mine` is no name for a plugin"), "{}", odd.stderr);
+}
+
+#[test]
+fn a_job_runs_on_a_plugin_and_gives_the_same_model() {
+    let user = user();
+    user.job(&[]);
+    assert_eq!(user.run(&["train", "job.toml", "--output", "here"]).code, 0);
+    make(&repository().join("examples/plugin-c"), &[&format!("OUT={}", user.path().display())]);
+    for isolation in ["none", "process"] {
+        let config = format!(
+            "providers.cpu.enabled = false\n[plugins.gpu_box]\npath = \"libbeside.so\"\nisolation = \"{isolation}\"\n\
+             config.per_hour_nano_usd = 3600000000\n"
+        );
+        user.write("outboard.toml", &config);
+        let done = user.run(&["train", "job.toml", "--output", isolation]);
+        assert_eq!(done.code, 0, "{}", done.stderr);
+        let model = |folder: &str| fs::read(user.path().join(folder).join("model.safetensors")).unwrap();
+        assert_eq!(model(isolation), model("here"), "{isolation}");
+        let shown = user.run(&["providers"]).stdout;
+        assert!(shown.contains("gpu_box (a worker beside this program)"), "{shown}");
+        assert!(shown.contains("$3.60 an hour") && shown.contains("(per_hour_nano_usd, as configured)"), "{shown}");
+    }
+    let shown = user.run(&["config", "show"]).stdout;
+    assert!(shown.lines().any(|line| line.contains("plugins.gpu_box.config") && line.contains("***")), "{shown}");
+}
+
+/// The least of a plugin: its table, with `call` as given.
+fn source(table: &str, call: &str) -> String {
+    format!(
+        "#include <outboard_plugin.h>\n#include <stdlib.h>\n#include <string.h>\n#include <unistd.h>\n#include <stdio.h>\n\
+         static int is(OutboardBytes b, const char *t) {{ return b.len == strlen(t) && !memcmp(b.data, t, b.len); }}\n\
+         static int say(OutboardBytes *out, const char *t) {{ *out = (OutboardBytes){{(void *)strdup(t), strlen(t)}}; return 0; }}\n\
+         static void *create(OutboardBytes c, const OutboardHost *h, OutboardBytes *o) {{ (void)c, (void)h, (void)o; return malloc(1); }}\n\
+         static int32_t call(void *p, OutboardBytes op, OutboardBytes request, OutboardBytes *out) {{\n\
+           (void)p, (void)request;\n{call}\n\
+           if (is(op, \"info\")) return say(out, \"{{\\\"ok\\\":{{\\\"kind\\\":\\\"odd\\\",\\\"device\\\":\\\"nothing\\\"}}}}\");\n\
+           if (is(op, \"capabilities\")) return say(out, \"{{\\\"ok\\\":{{}}}}\");\n\
+           if (is(op, \"health\")) return say(out, \"{{\\\"ok\\\":\\\"ready\\\"}}\");\n\
+           if (is(op, \"submit\")) return say(out, \"{{\\\"ok\\\":\\\"x\\\"}}\");\n\
+           if (is(op, \"price\")) return say(out, \"{{\\\"ok\\\":{{\\\"per_task_nano_usd\\\":0,\\\"per_hour_nano_usd\\\":0,\\\"as_of\\\":\\\"\\\",\\\"source\\\":\\\"\\\"}}}}\");\n\
+           return say(out, \"{{\\\"error\\\":{{\\\"kind\\\":\\\"unsupported\\\",\\\"retry\\\":\\\"other\\\",\\\"message\\\":\\\"no\\\"}}}}\");\n}}\n\
+         static void give_back(OutboardBytes b) {{ free((void *)b.data); }}\n\
+         static void destroy(void *p) {{ free(p); }}\n\
+         const OutboardPlugin *outboard_plugin(void) {{\n  static OutboardPlugin t = {{.size = sizeof(OutboardPlugin), \
+         .major = OUTBOARD_PLUGIN_MAJOR, .minor = OUTBOARD_PLUGIN_MINOR, .create = create, .call = call, .free = give_back, .destroy = destroy}};\n\
+         {table}\n  return &t;\n}}\n"
+    )
+}
+
+/// What is said about a plugin that can't be loaded.
+fn refusal(user: &User, path: &Path, extra: &str) -> String {
+    user.write("outboard.toml", &format!("[plugins.odd]\npath = \"{}\"\n{extra}\n", path.display()));
+    let done = user.run(&["providers"]);
+    assert!([2, 3].contains(&done.code), "{}: {}", done.code, done.stdout);
+    done.stderr.replace(&*user.path().canonicalize().unwrap().to_string_lossy(), "DIR")
+}
+
+#[test]
+fn each_refusal_says_what_and_how_to_mend_it() {
+    let user = user();
+    let good = compile(&user, "good", &source("", ""));
+    let cases: [(&str, &str, &[&str]); 6] = [
+        ("major", "t.major = 7;", &["speaks version 7.0, but this program 1.0", "try: get a plugin"]),
+        ("short", "t.size = 24;", &["has 24 bytes, but one of version 1.0 has 48", "try: set `size`"]),
+        ("null", "t.call = 0;", &["has a null function", "try: fill in all four"]),
+        ("none", "return 0;", &["gives no table", "try: return the address"]),
+        ("minor", "t.minor = 9; t.size += 8;", &[]),
+        ("older", "t.minor = 0;", &[]),
+    ];
+    for (name, table, expected) in cases {
+        let path = compile(&user, name, &source(table, ""));
+        if expected.is_empty() {
+            user.write("outboard.toml", &format!("plugins.odd.path = \"{}\"\n", path.display()));
+            let done = user.run(&["providers"]);
+            assert!(done.code == 0 && done.stdout.contains("odd (nothing)"), "{name}: {}", done.stderr);
+            continue;
+        }
+        let said = refusal(&user, &path, "");
+        expected.iter().for_each(|part| assert!(said.contains(part), "{name}: {said}"));
+        assert!(said.contains("to go on without it: --set plugins.odd.enabled=false"), "{said}");
+    }
+    let said = refusal(&user, Path::new("missing.so"), "");
+    assert!(said.starts_with("error: cannot find the plugin") && said.contains("no such file"), "{said}");
+    let said = refusal(&user, user.path(), "");
+    assert!(said.contains("is not a file"), "{said}");
+    let said = refusal(&user, &good, "blake3 = \"00\"");
+    assert!(said.contains("has the BLAKE3 digest") && said.contains("not 00") && said.contains("try: "), "{said}");
+    fs::write(user.path().join("text.so"), "no library").unwrap();
+    let said = refusal(&user, Path::new("text.so"), "");
+    assert!(said.contains("the plugin DIR/text.so cannot be loaded") && said.contains("cause: "), "{said}");
+    let empty = user.path().join("empty.c");
+    fs::write(&empty, "int nothing;").unwrap();
+    let library = user.path().join("libempty.so");
+    let built = Command::new("cc").args(["-shared", "-o"]).args([&library, &empty]).status().unwrap();
+    assert!(built.success());
+    let said = refusal(&user, &library, "");
+    assert!(said.contains("exports no `outboard_plugin`") && said.contains("try: build it with"), "{said}");
+    let refusing = source("", "").replace("return malloc(1);", "say(o, \"{\\\"error\\\":{\\\"kind\\\":\\\"invalid_config\\\",\\\"retry\\\":\\\"never\\\",\\\"message\\\":\\\"no host given\\\",\\\"hint\\\":\\\"set host\\\"}}\"); return 0;");
+    let said = refusal(&user, &compile(&user, "refusing", &refusing), "");
+    assert!(said.starts_with("error: no host given\n") && said.contains("try: set host"), "{said}");
+
+    user.write("outboard.toml", "plugins.cpu.path = \"libgood.so\"\n");
+    let said = user.run(&["providers"]).stderr;
+    assert!(
+        said.contains("has the name of a provider that is built in") && said.contains("try: choose another name"),
+        "{said}"
+    );
+
+    fs::set_permissions(&good, fs::Permissions::from_mode(0o666)).unwrap();
+    let said = refusal(&user, &good, "");
+    assert!(
+        said.contains("others may write DIR/libgood.so") && said.contains("try: run `chmod go-w DIR/libgood.so`"),
+        "{said}"
+    );
+    fs::set_permissions(&good, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::set_permissions(user.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let said = refusal(&user, &good, "");
+    assert!(said.contains("others may write DIR,") && said.contains("try: run `chmod go-w DIR`"), "{said}");
+}
+
+#[test]
+fn a_plugin_that_misbehaves_harms_its_own_task_only() {
+    let wait = |state: &str| format!("if (is(op, \"wait\")) return say(out, \"{}\");", state.replace('"', "\\\""));
+    let impossible = wait(
+        r#"{"ok":{"revision":2,"events":[],"phase":{"ended":{"protocol":1,"key":"","attempt":"","timings":{},"ended":{"finished":{"operation":"predict","outputs":"0000000000000000000000000000000000000000000000000000000000000000"}}}}}}"#,
+    );
+    let cases = [
+        ("garbage", "if (is(op, \"wait\")) return say(out, \"nonsense\");".to_string(), "its answer cannot be read"),
+        ("silent", "if (is(op, \"wait\")) return 7;".into(), "the plugin gave no answer: status 7"),
+        (
+            "huge",
+            "if (is(op, \"wait\")) { say(out, \"{}\"); out->len = (size_t)1 << 40; return 0; }".into(),
+            "an answer of 1099511627776 bytes",
+        ),
+        ("impossible", impossible, "names the blob 0000"),
+        ("endless", "if (is(op, \"wait\")) for (;;) sleep(1);".into(), "gave no answer within"),
+        (
+            "crash",
+            "if (is(op, \"wait\")) { fprintf(stderr, \"my last words\\n\"); abort(); }".into(),
+            "signal: 6 (SIGABRT)",
+        ),
+    ];
+    let user = user();
+    // A call that never returns leaves open whether the task runs: it is waited for until then.
+    user.job(&[("[train]", "[limits]\ndeadline = \"4s\"\n[train]")]);
+    for (name, call, expected) in cases {
+        let library = compile(&user, name, &source("", &call));
+        for isolation in ["none", "process"] {
+            if name == "crash" && isolation == "none" {
+                // It would take the program along: what isolation is for.
+                continue;
+            }
+            let config = format!(
+                "[plugins.odd]\npath = \"{}\"\n\
+                 isolation = \"{isolation}\"\ncall_timeout = \"300ms\"\n",
+                library.display()
+            );
+            user.write("outboard.toml", &config);
+            let output = format!("{name}-{isolation}");
+            let done = user.run(&["train", "job.toml", "--on", "odd", "--output", &output]);
+            assert_ne!(done.code, 0, "{name}, {isolation}: {}", done.stdout);
+            assert!(done.stderr.contains(expected), "{name}, {isolation}: {}", done.stderr);
+            assert!(!done.stderr.contains("panicked"), "{}", done.stderr);
+        }
+    }
+}
