@@ -11,7 +11,7 @@ use outboard_store::FolderStore;
 
 use crate::{
     Config,
-    client::trial,
+    client::{Client, trial},
     registry::{self, Known},
 };
 
@@ -43,6 +43,7 @@ pub async fn examine(config: &Config, only: &[String], live: Option<NanoUsd>) ->
             "runpod" => {
                 found.push(bucket(config).await);
                 found.extend(outboard_runpod::examine(&config.providers.runpod, &store).await);
+                found.extend(warm(config, &id, &store).await);
             }
             _ => found.extend(any(config, &id, &store).await),
         }
@@ -89,6 +90,17 @@ async fn bucket(config: &Config) -> Finding {
         ),
         Err(error) => Finding::error(CODE, "store", &error),
     }
+}
+
+/// Whether workers are cheaper kept warm. Nothing where that isn't known.
+async fn warm(config: &Config, id: &str, store: &FolderStore) -> Option<Finding> {
+    // What is wrong with it was told.
+    let provider = registry::provider(config, id, store).ok()?;
+    let told = async {
+        let client = Client::with_providers(config.clone(), store.clone(), vec![provider])?;
+        client.warmth(id, config.providers.runpod.idle_timeout).await
+    };
+    told.await.unwrap_or_else(|error| Some(Finding::error("ledger", id, &error)))
 }
 
 /// What can be asked of any provider.

@@ -43,6 +43,7 @@ async fn what_works_passes_and_a_live_task_tells_its_phases() {
     assert_check(&done, "runpod-limits", "pass", "its idle time-out is 5s");
     assert_check(&done, "runpod-price", "pass", "$1.116 an hour (RunPod's catalogue");
     assert_check(&done, "runpod-billing", "pass", "the key may read bills");
+    assert_check(&done, "runpod-warm", "pass", "a start takes 30.0 s (as assumed): for gaps of up to 48 s");
     assert_eq!((platform.runpod.seen("run").len(), charged(&user)), (0, 0), "nothing is started");
 
     let done = doctor(&user, &["--live", "--max-cost", "0.05"]);

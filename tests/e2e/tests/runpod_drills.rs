@@ -242,6 +242,8 @@ async fn one_exchange_in_five_fails_and_nearly_every_task_succeeds() {
     assert!(faults > count / 4 && troubles > 0, "{faults} faults, {troubles} troubles");
     assert!(failures.len() * 100 <= count, "{failures:#?}");
     assert!(recovered > 0.95, "{failures:#?}");
+    let shares = IDS.map(|id| platform.runpod.executions(id) as usize);
+    assert!(shares.iter().all(|share| *share > count / 4), "they share the tasks: {shares:?}");
     // Each is settled once: nothing is held, and as many were paid for as succeeded, or more where workers died.
     assert!(states.keys().all(|state| ["settled", "released", "assumed"].contains(state)), "{states:?}");
     assert!(states["settled"] >= count - failures.len(), "{states:?}");

@@ -14,6 +14,7 @@ mod plan;
 mod reconcile;
 mod run;
 pub(crate) mod trial;
+mod warm;
 
 use std::{
     fs,
