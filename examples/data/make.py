@@ -23,7 +23,7 @@ def write(name: str, header: list[str], rows: list[list[object]]) -> None:
 
 
 def names() -> None:
-    """Names of countries and languages in five languages; those that two of them share are left out."""
+    """Names of countries and languages in five languages, but for those that two of them share."""
     from babel import Locale
 
     found: list[tuple[str, str]] = []

@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-
-# The protocol in Python, which the vectors are made with.
-sys.path.insert(0, str(Path(__file__).parents[1] / "vectors"))
-
 from program import REPOSITORY, Program
+
+# The protocol in Python, which the vectors are made with, and the worker that has its layers.
+WORKER = REPOSITORY / "providers" / "runpod" / "worker"
+sys.path[:0] = [str(REPOSITORY / "tests" / "vectors"), str(WORKER / "src")]
 
 
 @pytest.fixture

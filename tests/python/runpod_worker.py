@@ -1,4 +1,4 @@
-"""A worker under RunPod's own SDK, for the tests of the testbed: what it does is in the job's input."""
+"""A worker under RunPod's own SDK, for the testbed: what it does is in the job's input."""
 
 from __future__ import annotations
 

@@ -16,8 +16,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-import reference.model
-from reference import draws, features, layers
+from outboard_worker import draws, layers
+from outboard_worker.model import build, modules
+from reference import features
 
 DIGITS = REPOSITORY / "examples" / "data" / "digits.csv"
 
@@ -155,7 +156,8 @@ IMAGES = (
       { type = "conv2d", out = 8, kernel = [1, 3], padding = [0, 1], groups = 2 }, "batch_norm2d",
     ] },
     { type = "conv2d", out = 12, kernel = 3, dilation = 2, padding = 2 }, "relu",
-    { type = "max_pool2d", kernel = 2 }, { type = "avg_pool2d", kernel = 3, stride = 1, padding = 1 },
+    { type = "max_pool2d", kernel = 2 },
+    { type = "avg_pool2d", kernel = 3, stride = 1, padding = 1 },
     { type = "adaptive_avg_pool2d", out = [3, 2] }, "flatten", { type = "linear", out = 32 },
     "batch_norm1d", "tanh", { type = "linear", out = 10 },
     """,
@@ -264,16 +266,12 @@ EVERY_LAYER = [
 SHAPES = [(400,), (100,), (20, 30), (10, 20, 20), (5,), (5, 200), (5, 30), (5, 30), (9,), (6, 4, 4)]
 
 
-@pytest.mark.parametrize(
-    ("spec", "shape"), list(zip(EVERY_LAYER, SHAPES, strict=True)), ids=str
-)
+@pytest.mark.parametrize(("spec", "shape"), list(zip(EVERY_LAYER, SHAPES, strict=True)), ids=str)
 def test_initial_weights_are_distributed_as_those_of_pytorch(
     spec: dict[str, Any], shape: tuple[int, ...]
 ) -> None:
     torch.manual_seed(0)
-    ours, theirs = (
-        make([spec], shape, 7) for make in (reference.model.build, reference.model.modules)
-    )
+    ours, theirs = (make([spec], shape, 7) for make in (build, modules))
     for (name, a), (same, b) in zip(
         ours.named_parameters(), theirs.named_parameters(), strict=True
     ):

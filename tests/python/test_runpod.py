@@ -1,4 +1,4 @@
-"""RunPod's stand-in is true to RunPod: its own client and its own worker SDK can't tell the difference."""
+"""RunPod's stand-in is true to RunPod: its own client and worker SDK can't tell the difference."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ class Testbed:
         """A request beside the SDK."""
         import requests
 
-        return requests.get(f"{self.base}{path}", headers={"Authorization": f"Bearer {key}"}, timeout=LONG)
+        return requests.get(
+            f"{self.base}{path}", headers={"Authorization": f"Bearer {key}"}, timeout=LONG
+        )
 
     def close(self) -> None:
         """Ends it, with its workers."""
@@ -112,7 +114,14 @@ def test_results_and_errors(start: Start) -> None:
     assert "ValueError" in told["error_type"] and told["worker_id"] == failed["workerId"]
     health = testbed.endpoint.health()
     assert (health["jobs"]["completed"], health["jobs"]["failed"]) == (3, 2)
-    assert set(health["workers"]) == {"idle", "initializing", "ready", "running", "throttled", "unhealthy"}
+    assert set(health["workers"]) == {
+        "idle",
+        "initializing",
+        "ready",
+        "running",
+        "throttled",
+        "unhealthy",
+    }
 
 
 def test_progress_cancel_and_purge(start: Start, tmp_path: Path) -> None:
@@ -125,7 +134,9 @@ def test_progress_cancel_and_purge(start: Start, tmp_path: Path) -> None:
     assert job.output(timeout=60) == "whole"
 
     began, stopped = tmp_path / "began", tmp_path / "stopped"
-    job = testbed.endpoint.run({"do": "wait", "go": "/nowhere", "began": str(began), "stopped": str(stopped)})
+    job = testbed.endpoint.run(
+        {"do": "wait", "go": "/nowhere", "began": str(began), "stopped": str(stopped)}
+    )
     until(began.exists)
     assert job.cancel() == {"id": job.job_id, "status": "CANCELLED"}
     until(stopped.exists)
@@ -195,7 +206,14 @@ def test_times_pass_as_there(start: Start, tmp_path: Path) -> None:
     until(lambda: testbed.get(f"/{ENDPOINT}/status/{job.job_id}").status_code == 404)
 
     testbed = start("--speed", "100")
-    ask = {"do": "wait", "go": "/nowhere", "began": str(tmp_path / "b"), "stopped": str(tmp_path / "s")}
-    job = testbed.endpoint.run({"input": ask, "policy": {"executionTimeout": 50_000, "ttl": 86_400_000}})
+    ask = {
+        "do": "wait",
+        "go": "/nowhere",
+        "began": str(tmp_path / "b"),
+        "stopped": str(tmp_path / "s"),
+    }
+    job = testbed.endpoint.run(
+        {"input": ask, "policy": {"executionTimeout": 50_000, "ttl": 86_400_000}}
+    )
     state = final(testbed, job)
     assert state["status"] == "TIMED_OUT" and state["executionTime"] >= 50_000

@@ -17,9 +17,20 @@ from pathlib import Path
 
 import torch
 
-from cases import augment, compare, curves, digits, gradients, optimizers, random_numbers, schedules
-
 HERE = Path(__file__).parent
+# The protocol's layers and draws are those of the worker for PyTorch.
+sys.path.insert(0, str(HERE.parents[1] / "providers" / "runpod" / "worker" / "src"))
+
+from cases import (  # noqa: E402
+    augment,
+    compare,
+    curves,
+    digits,
+    gradients,
+    optimizers,
+    random_numbers,
+    schedules,
+)
 
 
 def generate(out: Path) -> None:

@@ -6,6 +6,7 @@
 //! - [`peer`]: a process that trains on request
 //! - [`measure`]: what is asked of the peers, in turn
 //! - [`statistics`]: medians and quartiles
+//! - [`sweep`]: how our throughput grows with batch, width and depth
 //! - [`report`]: the table, the JSON, the goals
 
 mod measure;
@@ -13,6 +14,7 @@ mod model;
 mod peer;
 mod report;
 mod statistics;
+mod sweep;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -47,6 +49,9 @@ pub(crate) struct Engine {
     /// How long each run takes
     #[arg(long, default_value_t = 1.0, value_name = "SECONDS")]
     seconds_per_run: f64,
+    /// Measures our engine alone, over many sizes of batch, width and depth
+    #[arg(long, conflicts_with_all = ["model", "json"])]
+    sweep: bool,
     /// Prints JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -65,6 +70,9 @@ pub(crate) fn run(workspace: &Workspace, bench: &Bench) -> Result<()> {
     };
     let worker = workspace.release("--package outboard-engine --example bench_worker", "examples/bench_worker")?;
     let mut ours = workspace.command(worker);
+    if engine.sweep {
+        return sweep::run(&mut ours, engine.pairs, engine.seconds_per_run);
+    }
     let mut pytorch = python::python(workspace)?;
     pytorch.arg("xtask/python/engine_peer.py");
     let measurements = Measurements::take(engine.model, &mut ours, &mut pytorch, engine.pairs, engine.seconds_per_run)?;

@@ -48,6 +48,8 @@ enum Suite {
     Text,
     /// Tests of all other crates, with those in the documentation
     Unit,
+    /// Texts by `tokenizer.json`, against the Python library
+    Tokenizers,
     /// Buckets, against a real S3 server
     Store,
     /// The provider `runpod`, with RunPod's own worker SDK, with a bucket and without
@@ -60,6 +62,8 @@ enum Suite {
     E2e,
     /// What PyTorch computes is still what the vectors say
     Vectors,
+    /// The worker for PyTorch, and the layout and types of all Python
+    Worker,
     /// The Python package
     Python,
     /// The program from scratch
@@ -88,12 +92,14 @@ impl Suite {
             Self::Dependencies => suites::dependencies(workspace),
             Self::Text => text::check(workspace),
             Self::Unit => suites::unit(workspace),
+            Self::Tokenizers => suites::tokenizers(workspace),
             Self::Store => suites::store(workspace),
             Self::Runpod => suites::runpod(workspace, thorough),
             Self::Ledger => suites::ledger(workspace),
             Self::Examples => suites::examples(workspace),
             Self::E2e => suites::e2e(workspace, thorough),
             Self::Vectors => suites::vectors(workspace),
+            Self::Worker => suites::worker(workspace),
             Self::Python => suites::python(workspace),
             Self::BuildTime => suites::build_time(workspace),
         }

@@ -83,16 +83,21 @@ impl Supervisor {
         Ok((process, false))
     }
 
-    /// Runs a task to its end, handing events to `observe`. When `stop` completes, training stops after the batch, with
-    /// a checkpoint; what can't stop by itself is ended. Tasks wait for each other. A dropped run ends its process.
+    /// Runs a task to its end, handing events to `observe`. Tasks wait for each other. When `stop` completes, training
+    /// stops after the batch, with a checkpoint; what can't stop by itself is ended, and what waits never begins. A
+    /// dropped run ends its process.
     pub async fn run<S, O>(&self, envelope: &Envelope, stop: S, mut observe: O) -> TaskResult
     where
         S: Future<Output = ()> + Send,
         O: FnMut(Event) + Send,
     {
-        let mut slot = self.process.lock().await;
-        let began = Instant::now();
         let mut stop = pin!(stop.fuse());
+        let mut slot = tokio::select! {
+            biased;
+            slot = self.process.lock() => slot,
+            () = &mut stop => return ended(envelope, Ending::Cancelled),
+        };
+        let began = Instant::now();
         loop {
             let (process, was_idle) = match self.warm(slot.take()).await {
                 Ok(warm) => warm,

@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use outboard_core::{
     Digest, Event,
     error::{Error, ErrorKind, Result, Retry},
@@ -165,9 +166,9 @@ struct TaskBlobs<'a> {
 }
 
 impl Blobs for TaskBlobs<'_> {
-    fn get(&self, digest: &Digest) -> Result<Vec<u8>> {
+    fn get(&self, digest: &Digest) -> Result<Bytes> {
         let began = Instant::now();
-        let read = self.store.read(digest);
+        let read = self.store.map(digest);
         if read.as_ref().is_err_and(|error| error.kind() == ErrorKind::CorruptPayload) {
             // Whoever sends the task again learns then that the blob is missing, and mends it.
             let _ = self.store.remove(digest);

@@ -125,6 +125,26 @@ async fn a_process_that_died_between_two_tasks_is_replaced() {
 }
 
 #[tokio::test]
+async fn what_is_stopped_while_it_waits_never_begins() {
+    let setting = setting();
+    let job = Job::endless();
+    job.prepare(&setting.store);
+    let first = job.envelope("first");
+    let (begun, stop) = (Notify::new(), Notify::new());
+    let running = setting.supervisor.run(&first, stop.notified(), |_| begun.notify_one());
+    let queued = async {
+        begun.notified().await;
+        let queued =
+            setting.supervisor.run(&job.envelope("second"), std::future::ready(()), |_| panic!("it began")).await;
+        stop.notify_one();
+        queued
+    };
+    let (first, queued) = timeout(DEADLINE, async { tokio::join!(running, queued) }).await.unwrap();
+    assert_eq!(queued.ended, Ending::Cancelled);
+    assert!(matches!(first.ended, Ending::Finished(_)), "{first:?}");
+}
+
+#[tokio::test]
 async fn training_that_is_stopped_leaves_a_checkpoint() {
     let setting = setting();
     let job = Job::endless();

@@ -1,8 +1,15 @@
-//! The suite over the `runpod` provider: RunPod's stand-in, its own worker SDK, our engine; with a bucket, and without.
+//! The suite over the `runpod` provider: RunPod's stand-in, its own worker SDK, our engine or the worker for PyTorch;
+//! with a bucket, and without.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::{fs, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use outboard_conformance::{Fixture, Possible, run_all};
@@ -29,6 +36,8 @@ mod jobs;
 const KEY: &str = "rpa_0123456789abcdef-conformance";
 /// Names a Python with the packages of `tests/requirements.txt`; `cargo xtask test runpod` sets it.
 const PYTHON: &str = "OUTBOARD_RUNPOD_PYTHON";
+/// Names the folder of the package `outboard_worker`, the worker for PyTorch; the same sets it.
+const WORKER: &str = "OUTBOARD_RUNPOD_WORKER";
 
 /// All but: unclaimed layers and operations (it has all), a queued task (it names no bound on tasks at once).
 const PASSED: usize = 30;
@@ -73,6 +82,52 @@ struct RunPodFixture {
     server: Option<s3::Server>,
     store: FolderStore,
     folder: TempDir,
+    numerics: String,
+}
+
+/// What runs under RunPod's SDK: our engine, unless the worker for PyTorch is named.
+fn worker_command(python: PathBuf, package: Option<&Path>, store: &Path) -> WorkerCommand {
+    let store = store.to_str().unwrap().to_string();
+    let (args, env): (Vec<_>, Vec<(&str, String)>) = match package {
+        None => (
+            vec![concat!(env!("CARGO_MANIFEST_DIR"), "/../testbed/python/envelope_worker.py").into()],
+            vec![("OUTBOARD_RUN_ENVELOPE", env!("CARGO_BIN_EXE_conformance-envelope").into())],
+        ),
+        Some(package) => (
+            vec!["-m".into(), "outboard_worker".into()],
+            vec![
+                ("PYTHONPATH", package.to_str().unwrap().into()),
+                ("OUTBOARD_WORKER_DEVICE", "cpu".into()),
+                // Bytes depend on it.
+                ("OUTBOARD_WORKER_THREADS", "1".into()),
+            ],
+        ),
+    };
+    let env = env.into_iter().chain([("OUTBOARD_WORKER_STORE", store)]);
+    WorkerCommand {
+        program: python,
+        args,
+        env: env.map(|(name, value)| (name.into(), value)).collect(),
+        log: std::env::var_os("OUTBOARD_RUNPOD_LOG").map(Into::into),
+    }
+}
+
+/// What the worker for PyTorch says of itself first.
+fn numerics(command: &WorkerCommand) -> String {
+    let mut task_process = Command::new(&command.program);
+    task_process.args(&command.args).arg("--stdio").envs(command.env.iter().map(|(name, value)| (name, value)));
+    let said = task_process.stdin(std::process::Stdio::null()).output().unwrap();
+    let first = String::from_utf8(said.stdout).unwrap();
+    let hello: serde_json::Value = serde_json::from_str(first.lines().next().unwrap_or_default()).unwrap();
+    hello["hello"]["numerics"].as_str().unwrap().into()
+}
+
+fn package(test: &str) -> Option<PathBuf> {
+    let package = std::env::var_os(WORKER).map(PathBuf::from);
+    if package.is_none() {
+        println!("skipped: {test}: {WORKER} is not set; `cargo xtask test runpod` sets it");
+    }
+    package
 }
 
 fn python(test: &str) -> Option<PathBuf> {
@@ -85,23 +140,21 @@ fn python(test: &str) -> Option<PathBuf> {
 
 impl RunPodFixture {
     async fn new(python: PathBuf, server: Option<s3::Server>) -> Self {
+        Self::with_worker(python, None, server).await
+    }
+
+    async fn with_worker(python: PathBuf, package: Option<&Path>, server: Option<s3::Server>) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let worker = concat!(env!("CARGO_MANIFEST_DIR"), "/../testbed/python/envelope_worker.py");
-        let worker_store = folder.path().join("worker");
-        let command = WorkerCommand {
-            program: python,
-            args: vec![worker.into()],
-            env: vec![
-                ("OUTBOARD_RUN_ENVELOPE".into(), env!("CARGO_BIN_EXE_conformance-envelope").into()),
-                ("OUTBOARD_WORKER_STORE".into(), worker_store.to_str().unwrap().into()),
-            ],
-            log: std::env::var_os("OUTBOARD_RUNPOD_LOG").map(Into::into),
+        let command = worker_command(python, package, &folder.path().join("worker"));
+        let numerics = match package {
+            Some(_) => numerics(&command),
+            None => outboard_engine::numerics::class().into(),
         };
         // Two workers that stay: a start of Python's takes a second.
         let endpoint =
             EndpointSettings { workers_min: 2, workers_max: 2, ..EndpointSettings::new("ep1", Some(command)) };
         let runpod = RunPod::start(Settings::one(KEY, endpoint)).await.unwrap();
-        Self { runpod, server, store: FolderStore::open(&folder.path().join("client")).unwrap(), folder }
+        Self { runpod, server, store: FolderStore::open(&folder.path().join("client")).unwrap(), folder, numerics }
     }
 
     fn config(&self) -> Config {
@@ -141,7 +194,7 @@ impl Fixture for RunPodFixture {
     }
 
     fn numerics(&self) -> String {
-        outboard_engine::numerics::class().into()
+        self.numerics.clone()
     }
 
     fn secrets(&self) -> Vec<String> {
@@ -177,6 +230,21 @@ async fn with_a_bucket() {
 async fn without_a_store() {
     let Some(python) = python("without_a_store") else { return };
     run_all(&RunPodFixture::new(python, None).await).await.assert_passed(PASSED_INLINE);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pytorch_with_a_bucket() {
+    let test = "pytorch_with_a_bucket";
+    let (Some(python), Some(package)) = (python(test), package(test)) else { return };
+    let Some(server) = s3::server(test) else { return };
+    run_all(&RunPodFixture::with_worker(python, Some(&package), Some(server)).await).await.assert_passed(PASSED);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pytorch_without_a_store() {
+    let test = "pytorch_without_a_store";
+    let (Some(python), Some(package)) = (python(test), package(test)) else { return };
+    run_all(&RunPodFixture::with_worker(python, Some(&package), None).await).await.assert_passed(PASSED_INLINE);
 }
 
 /// Drill: the worker's process dies in the middle of a task. Nothing is posted, and RunPod's job runs on.

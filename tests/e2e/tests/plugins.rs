@@ -54,27 +54,29 @@ fn a_new_c_plugin_passes_the_suite_in_both_places() {
     }
 }
 
-/// The example in Rust, built as its author would.
-fn rust_example() -> PathBuf {
+/// An example in Rust, built as its author would, in a folder that is the user's alone.
+fn rust_example(user: &User, name: &str) -> String {
     let built = Command::new(env!("CARGO"))
         .current_dir(repository())
-        .args(["build", "--quiet", "--package", "beside", "--message-format=json-render-diagnostics"])
+        .args(["build", "--quiet", "--package", name, "--message-format=json-render-diagnostics"])
         .output()
         .unwrap();
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     let messages = String::from_utf8(built.stdout).unwrap();
     let mut artifacts = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let beside = artifacts.rfind(|artifact| artifact["target"]["name"] == "beside").unwrap();
-    PathBuf::from(beside["filenames"][0].as_str().unwrap())
+    let beside = artifacts
+        .rfind(|artifact| artifact["package_id"].as_str().is_some_and(|id| id.contains(&format!("#{name}@"))))
+        .unwrap();
+    let library = format!("lib{name}.so");
+    fs::copy(beside["filenames"][0].as_str().unwrap(), user.path().join(&library)).unwrap();
+    fs::set_permissions(user.path().join(&library), fs::Permissions::from_mode(0o755)).unwrap();
+    library
 }
 
 #[test]
 fn the_rust_example_passes_the_suite_in_both_places() {
     let user = user();
-    // The build's own folder may be anyone's to write.
-    let library = user.path().join("libbeside.so");
-    fs::copy(rust_example(), &library).unwrap();
-    fs::set_permissions(&library, fs::Permissions::from_mode(0o755)).unwrap();
+    rust_example(&user, "beside");
     for flags in [&[][..], &["--isolated"]] {
         let done = user.run(&[&["plugin", "check", "libbeside.so"], flags].concat());
         assert_eq!(done.stdout.lines().last(), Some(PASSED), "{}\n{}", done.stdout, done.stderr);
@@ -82,6 +84,23 @@ fn the_rust_example_passes_the_suite_in_both_places() {
     let done = user.run(&["plugin", "check", "libbeside.so", "--config", r#"{"devise": "x"}"#]);
     assert_eq!(done.code, 2);
     assert!(done.stderr.contains("the plugin's configuration is wrong: unknown field `devise`"), "{}", done.stderr);
+}
+
+#[test]
+fn workers_over_ssh_pass_the_suite() {
+    let user = user();
+    let library = rust_example(&user, "outboard-ssh");
+    // What `ssh box LINE` does, on this machine.
+    let program = outboard_e2e::program().display();
+    let there = user.path().join("there");
+    let config = format!(r#"{{"command": ["sh", "-c"], "program": "{program}", "folder": "{}"}}"#, there.display());
+    let done = user.run(&["plugin", "check", &library, "--config", &config]);
+    assert_eq!(done.stdout.lines().last(), Some(PASSED), "{}\n{}", done.stdout, done.stderr);
+    assert!(there.join("blobs").is_dir());
+    let config = r#"{"command": ["false"]}"#;
+    let done = user.run(&["plugin", "check", &library, "--config", config]);
+    assert!(done.stdout.contains("FAILED   health_is_ready") && done.code == 3, "{}", done.stdout);
+    assert!(done.stdout.contains("`false` cannot be reached"), "{}", done.stdout);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-"""Outboard's engine behind RunPod's own worker SDK: each job goes to the program that `OUTBOARD_RUN_ENVELOPE` names."""
+"""Outboard's engine behind RunPod's own worker SDK: `OUTBOARD_RUN_ENVELOPE` names the program."""
 
 from __future__ import annotations
 

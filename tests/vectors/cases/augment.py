@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from cases.files import write_records
-from reference import augment
+from outboard_worker import augment
 
 CHANGES: list[list[Any]] = [
     ["flip"],
@@ -24,8 +25,8 @@ def generate(out: Path) -> None:
     for changes in CHANGES:
         for seed, epoch, row in [(7, 0, 0), (7, 0, 1), (7, 3, 1), (2**64 - 1, 2**32 - 1, 2**31)]:
             shape = (2, 3, 5)
-            image = np.arange(1, 31, dtype=np.float32).reshape(shape)
-            found = augment.apply(changes, seed, epoch, row, image)
+            image = torch.arange(1, 31, dtype=torch.float32).reshape(1, *shape)
+            found = augment.apply(changes, seed, epoch, np.array([row]), image)
             records.append(
                 {
                     "changes": changes,
@@ -33,7 +34,7 @@ def generate(out: Path) -> None:
                     "epoch": epoch,
                     "row": row,
                     "shape": shape,
-                    "image": found.astype(int).flatten().tolist(),
+                    "image": found.int().flatten().tolist(),
                 }
             )
     write_records(out / "augment.json", records)

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from cases.files import write_case
 from cases.models import MODELS
-from reference.model import Spec, build, set_step, weighted_loss
+from outboard_worker.losses import Loss
+from outboard_worker.model import build, set_step
+from outboard_worker.specs import Spec
 
 SEED, STEP = 7, 3
 CROSS_ENTROPY: Spec = {"type": "cross_entropy"}
@@ -23,7 +25,8 @@ WEIGHTS = [0.5, 1.0, 2.0, 1.5]
 class Case:
     """A model, a loss and the shape of a batch; `reach` asks for logits of that size.
 
-    With `evaluates`, what the model gives and knows after the step is recorded too. With `weighted`, rows have weights.
+    With `evaluates`, what the model gives and knows after the step is recorded too. With
+    `weighted`, rows have weights.
     """
 
     name: str
@@ -98,9 +101,7 @@ CASES = [
     Case("37_rows", (37, 12), between(RELU), CROSS_ENTROPY),
     Case("wide", (64, 96), [linear(130), RELU, linear(70), RELU, linear(11)], CROSS_ENTROPY),
 ]
-CASES += [
-    Case(name, shape, specs, CROSS_ENTROPY, evaluates=True) for name, shape, specs in MODELS
-]
+CASES += [Case(name, shape, specs, CROSS_ENTROPY, evaluates=True) for name, shape, specs in MODELS]
 CASES += [
     Case(f"weighted_{name}", (24, 10), between(TANH), spec, weighted=True)
     for name, spec in [
@@ -144,7 +145,7 @@ def run(case: Case, x: Tensor, y: Tensor, dtype: torch.dtype) -> Pass:
     x = x.to(dtype).requires_grad_(case.layers[0]["type"] != "embedding")
     output = model(x)
     y = y.to(dtype) if y.is_floating_point() else y
-    value = weighted_loss(case.loss, output, y, weights(case))
+    value = Loss(case.loss, dtype).of_batch(output, y, weights(case))
     value.backward()
     named = dict(model.named_parameters(), x=x)
     gradients = {name: tensor.grad for name, tensor in named.items() if tensor.grad is not None}

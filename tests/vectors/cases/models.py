@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reference.model import Spec
+from outboard_worker.specs import Spec
 
 
 def of(kind: str, **options: object) -> Spec:

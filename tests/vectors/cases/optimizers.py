@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from cases.files import write_case
-from reference.model import Spec
-from reference.training import clip, learning_rate, optimizer, set_learning_rate
+from outboard_worker.optim import clip, learning_rate, optimizer, set_learning_rate
+from outboard_worker.specs import Spec
 
 STEPS = 20
 SHAPES = {"a.weight": (5, 7), "b.bias": (9,)}

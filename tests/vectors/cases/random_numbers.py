@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from cases.files import write_records
-from reference import draws
-from reference.draws import DROPOUT, INIT, ORDER, SPLIT, stream
+from outboard_worker import draws, layers
+from outboard_worker.draws import DROPOUT, INIT, ORDER, SPLIT, stream
 
 LAST = 2**64 - 1
 
@@ -43,7 +43,7 @@ def split(seed: int, rows: int, fraction: float) -> dict[str, Any]:
 
 
 def dropout(seed: int, layer: int, step: int, p: float, elements: int) -> dict[str, Any]:
-    kept = draws.dropout_kept(seed, layer, step, p, elements).astype(int).tolist()
+    kept = layers.dropout_kept(seed, layer, step, p, elements).int().tolist()
     return {"seed": str(seed), "layer": layer, "step": step, "p": p, "kept": kept}
 
 

@@ -9,8 +9,8 @@ import torch
 from torch.optim import lr_scheduler
 
 from cases.files import write_records
-from reference.model import Spec
-from reference.training import learning_rate
+from outboard_worker.optim import learning_rate
+from outboard_worker.specs import Spec
 
 STEP: Spec = {"type": "step", "every": 2, "gamma": 0.5}
 COSINE: Spec = {"type": "cosine", "min_lr": 1e-5}

@@ -1,1 +1,1 @@
-"""docs/protocol.md in Python: the drawing and ordering in NumPy, the training in PyTorch."""
+"""A whole training run of a job file in PyTorch, by the rules that the worker for PyTorch has."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from reference import draws
+from outboard_worker import draws
 
 
 @dataclass(frozen=True)

@@ -1,67 +1,24 @@
-"""Sections 5, 8 and 9: schedules, optimizers, clipping, and a whole training run."""
+"""A whole training run."""
 
 from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from reference import draws, features
-from reference.model import Spec, build, loss_function, set_step
+from outboard_worker import draws
+from outboard_worker.fields import typed
+from outboard_worker.losses import loss_function
+from outboard_worker.model import build, set_step
+from outboard_worker.optim import clip, learning_rate, optimizer, set_learning_rate
+from outboard_worker.specs import Spec
+from reference import features
 
 Curve = dict[str, list[float]]
-
-
-def learning_rate(
-    schedule: Spec, lr: float, step: int, epochs: int, steps_per_epoch: int, warmup_steps: int
-) -> float:
-    """The learning rate of one step."""
-    if step < warmup_steps:
-        return lr * ((step + 1) / (warmup_steps + 1))
-    match schedule["type"]:
-        case "constant":
-            factor = 1.0
-        case "step":
-            epoch = step // steps_per_epoch
-            factor = schedule.get("gamma", 0.1) ** (epoch // schedule["every"])
-        case "cosine":
-            least = schedule.get("min_lr", 0.0) / lr
-            done = (step - warmup_steps) / (epochs * steps_per_epoch - warmup_steps)
-            factor = least + (1 - least) * (1 + math.cos(math.pi * done)) / 2
-        case other:
-            raise ValueError(f"unknown schedule {other}")
-    return lr * factor
-
-
-def optimizer(spec: Spec, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-    """PyTorch's optimizer of that name; the options have PyTorch's names."""
-    options: dict[str, Any] = {key: value for key, value in spec.items() if key != "type"}
-    kinds: dict[str, type[torch.optim.Optimizer]] = {
-        "sgd": torch.optim.SGD,
-        "adam": torch.optim.Adam,
-        "adamw": torch.optim.AdamW,
-    }
-    return kinds[spec["type"]](parameters, **options)
-
-
-def clip(parameters: list[Tensor], value: float | None, norm: float | None) -> None:
-    """Clips the gradients, by value first."""
-    if value is not None:
-        nn.utils.clip_grad_value_(parameters, value)
-    if norm is not None:
-        nn.utils.clip_grad_norm_(parameters, norm)
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Sets the learning rate of the next step."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr
 
 
 def correct(output: Tensor, y: Tensor) -> int:
@@ -89,7 +46,7 @@ def train(path: Path) -> Curve:
     x_train, y_train, x_val, y_val = x[training], y[training], x[validation], y[validation]
 
     model = build(job["model"]["layers"], x.shape[1:], seed)
-    loss_of = loss_function(options["loss"])
+    loss_of = loss_function(typed(options["loss"]))
     parameters: list[Tensor] = list(model.parameters())
     optimise = optimizer(options["optimizer"], parameters)
     lr: float = options["optimizer"]["lr"]

@@ -19,6 +19,9 @@ use crate::{command, postgres, python, tools, workspace::Workspace};
 /// Where the tests of the Python package lie.
 pub(super) const PYTHON_TESTS: &str = "tests/python";
 
+/// The Python package that is the worker for PyTorch.
+const WORKER: &str = "providers/runpod/worker";
+
 /// A build of the program from scratch should take no longer.
 const BUILD_GOAL_SECONDS: f64 = 120.0;
 
@@ -101,6 +104,12 @@ pub(super) fn store(workspace: &Workspace) -> Result<Outcome> {
     cargo_tests(workspace.cargo(test).env("OUTBOARD_S3_SERVER", server))
 }
 
+pub(super) fn tokenizers(workspace: &Workspace) -> Result<Outcome> {
+    let python = python::interpreter(workspace)?;
+    let test = "test --no-fail-fast --package outboard-data --features tokenizers tokenizers -- --show-output";
+    cargo_tests(workspace.cargo(test).env("OUTBOARD_TEST_PYTHON", python))
+}
+
 /// Drills run about a tenth of their counts, unless `thorough`.
 pub(super) fn runpod(workspace: &Workspace, thorough: bool) -> Result<Outcome> {
     let server = tools::S3_SERVER.install(workspace)?;
@@ -111,6 +120,7 @@ pub(super) fn runpod(workspace: &Workspace, thorough: bool) -> Result<Outcome> {
     tests
         .env("OUTBOARD_S3_SERVER", server)
         .env("OUTBOARD_RUNPOD_PYTHON", python)
+        .env("OUTBOARD_RUNPOD_WORKER", workspace.root.join(WORKER).join("src"))
         .env("TEST_OUTBOARD_BIN", workspace.program()?);
     if thorough {
         tests.env("TEST_THOROUGH", "1");
@@ -145,12 +155,29 @@ pub(super) fn vectors(workspace: &Workspace) -> Result<Outcome> {
 }
 
 pub(super) fn python(workspace: &Workspace) -> Result<Outcome> {
+    pytest(workspace, PYTHON_TESTS)
+}
+
+/// What is checked of all Python, and the tests of the worker for PyTorch.
+pub(super) fn worker(workspace: &Workspace) -> Result<Outcome> {
+    let mut outcome = Outcome::default();
+    for ruff in [&["check", "--no-cache", "."][..], &["format", "--no-cache", "--check", "."]] {
+        outcome.add(check(python::python(workspace)?.args(["-m", "ruff"]).args(ruff))?);
+    }
+    let mut types = python::python(workspace)?;
+    outcome.add(check(types.args(["-m", "mypy"]).current_dir(workspace.root.join(WORKER)))?);
+    outcome.add(pytest(workspace, WORKER)?);
+    Ok(outcome)
+}
+
+/// The tests in a folder, with the real program and RunPod's stand-in.
+fn pytest(workspace: &Workspace, folder: &str) -> Result<Outcome> {
     let program = workspace.program()?;
     let testbed = workspace.release("--package outboard-testbed", "runpod-testbed")?;
     let mut tests = PythonTests::default();
     let mut pytest = python::python(workspace)?;
     pytest
-        .args(["-m", "pytest", "-q", "-r", "s", "-p", "no:cacheprovider", PYTHON_TESTS])
+        .args(["-m", "pytest", "-q", "-r", "s", "-p", "no:cacheprovider", folder])
         .env("TEST_OUTBOARD_BIN", program)
         .env("TEST_RUNPOD_TESTBED_BIN", testbed);
     let status = command::lines(&mut pytest, |line| {

@@ -11,22 +11,15 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes as Memory;
 use outboard_core::{
     Digest,
     error::{Error, ErrorKind, Result},
-    task::Timings,
 };
-use outboard_protocol::{
-    Envelope, PROTOCOL_VERSION, TaskResult,
-    envelope::{self, Ending},
-};
+use outboard_protocol::{Envelope, envelope};
 use outboard_store::FolderStore;
 use outboard_worker::{Supervisor, TaskProgram};
-use tokio::{
-    runtime::Runtime,
-    sync::{Mutex as AsyncMutex, Notify},
-    time::interval,
-};
+use tokio::{runtime::Runtime, sync::Notify, time::interval};
 
 use crate::{
     abi::{self, Bytes, OnEvent},
@@ -41,10 +34,8 @@ pub(super) struct Callbacks {
     name: String,
     store: FolderStore,
     supervisor: Mutex<Option<Arc<Supervisor>>>,
-    /// One envelope at a time.
-    turn: AsyncMutex<()>,
     /// What was handed out, by where it lies.
-    held: Mutex<HashMap<usize, Box<[u8]>>>,
+    held: Mutex<HashMap<usize, Memory>>,
 }
 
 impl fmt::Debug for Callbacks {
@@ -57,8 +48,7 @@ impl Callbacks {
     /// Over a store, with a worker that is started when it is needed.
     pub(super) fn new(name: &str, store: FolderStore, worker: TaskProgram) -> &'static Self {
         let supervisor = Mutex::new(Some(Arc::new(Supervisor::new(worker))));
-        let (turn, held) = (AsyncMutex::default(), Mutex::default());
-        Box::leak(Box::new(Self { name: name.into(), store, supervisor, turn, held }))
+        Box::leak(Box::new(Self { name: name.into(), store, supervisor, held: Mutex::default() }))
     }
 
     /// A table for a plugin, which lives for ever.
@@ -82,7 +72,7 @@ impl Callbacks {
         self.supervisor.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
-    fn give(&self, bytes: Box<[u8]>) -> Bytes {
+    fn give(&self, bytes: Memory) -> Bytes {
         let given = Bytes::of(&bytes);
         if !bytes.is_empty() {
             self.held.lock().unwrap_or_else(PoisonError::into_inner).insert(given.data as usize, bytes);
@@ -102,17 +92,6 @@ impl Callbacks {
         };
         let observe = |event| tell(&envelope::encode(&event).unwrap_or_default());
         let mut ticks = interval(ASKING);
-        let mut turn = pin!(self.turn.lock());
-        let _turn = loop {
-            tokio::select! {
-                turn = &mut turn => break turn,
-                _ = ticks.tick() => {
-                    if told.tell(&[]) {
-                        return envelope::encode(&cancelled(&envelope));
-                    }
-                }
-            }
-        };
         let mut running = pin!(supervisor.run(&envelope, stop.notified(), observe));
         let result = loop {
             tokio::select! {
@@ -121,17 +100,6 @@ impl Callbacks {
             }
         };
         envelope::encode(&result)
-    }
-}
-
-/// The result of a task that never had its turn.
-fn cancelled(envelope: &Envelope) -> TaskResult {
-    TaskResult {
-        protocol: PROTOCOL_VERSION,
-        key: envelope.task.key.clone(),
-        attempt: envelope.task.attempt.clone(),
-        ended: Ending::Cancelled,
-        timings: Timings::default(),
     }
 }
 
@@ -178,15 +146,15 @@ unsafe fn callbacks(context: *mut c_void) -> &'static Callbacks {
 ///
 /// # Safety
 /// `out` must be a place for it.
-unsafe fn answer(callbacks: &Callbacks, out: *mut Bytes, make: impl FnOnce() -> Result<Vec<u8>>) -> i32 {
+unsafe fn answer(callbacks: &Callbacks, out: *mut Bytes, make: impl FnOnce() -> Result<Memory>) -> i32 {
     let made = catch_unwind(AssertUnwindSafe(make));
     let made = made.unwrap_or_else(|_| Err(Error::new(ErrorKind::Unexpected, "the program panicked")));
     let (status, bytes) = match made {
         Ok(bytes) => (0, bytes),
-        Err(error) => (1, serde_json::to_vec(&Answer::<()>::Error((&error).into())).unwrap_or_default()),
+        Err(error) => (1, serde_json::to_vec(&Answer::<()>::Error((&error).into())).unwrap_or_default().into()),
     };
     // SAFETY: as promised by the caller.
-    unsafe { out.write(callbacks.give(bytes.into_boxed_slice())) };
+    unsafe { out.write(callbacks.give(bytes)) };
     status
 }
 
@@ -217,7 +185,7 @@ unsafe extern "C" fn blob_get(context: *mut c_void, name: Bytes, out: *mut Bytes
     // SAFETY: the plugin gives back its context, lends the digest for the call, and has a place for the answer.
     unsafe {
         let (callbacks, name) = (callbacks(context), name.as_slice());
-        answer(callbacks, out, || callbacks.store.read(&digest(name)?))
+        answer(callbacks, out, || callbacks.store.map(&digest(name)?))
     }
 }
 
@@ -225,7 +193,7 @@ unsafe extern "C" fn blob_put(context: *mut c_void, blob: Bytes, out: *mut Bytes
     // SAFETY: the plugin gives back its context, lends the blob for the call, and has a place for the answer.
     unsafe {
         let (callbacks, blob) = (callbacks(context), blob.as_slice());
-        answer(callbacks, out, || Ok(callbacks.store.write(blob)?.to_string().into_bytes()))
+        answer(callbacks, out, || Ok(callbacks.store.write(blob)?.to_string().into()))
     }
 }
 
@@ -240,7 +208,7 @@ unsafe extern "C" fn run_worker(
     // SAFETY: the plugin gives back its context, lends the envelope for the call, and has a place for the answer.
     unsafe {
         let (callbacks, envelope) = (callbacks(context), envelope.as_slice());
-        answer(callbacks, out, || block_on(callbacks.run(envelope, told)))
+        answer(callbacks, out, || Ok(block_on(callbacks.run(envelope, told))?.into()))
     }
 }
 

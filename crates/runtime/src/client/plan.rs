@@ -57,7 +57,8 @@ impl Client {
     /// `InvalidRequest`, `NotFound` for what is wrong with the job or its data.
     pub async fn plan(&self, job: Job) -> Result<JobPlan> {
         let (routing, limits) = (job.routing.clone(), job.limits.clone());
-        let (epochs, rows) = (job.train.epochs, blocking(move || check(&job)).await?);
+        let (epochs, scratch) = (job.train.epochs, self.store.scratch());
+        let rows = blocking(move || check(&job, &scratch)).await?;
         let mut dispatcher =
             Dispatcher::new(self, self.providers.clone(), "plan", limits.max_cost_usd, routing).await?;
         let needed = first_demand(&rows, epochs)?;

@@ -24,6 +24,9 @@ const PREFIX: &str = "OUTBOARD_";
 /// Variables of ours that aren't keys: `OUTBOARD_LOG` stands in for `--log`.
 const RESERVED: [&str; 1] = ["OUTBOARD_LOG"];
 
+/// The settings of the worker for PyTorch, which may share a machine with this program.
+const WORKERS: &str = "OUTBOARD_WORKER_";
+
 /// Where the configuration is read from.
 #[derive(Clone, Default)]
 pub struct Sources {
@@ -160,7 +163,9 @@ impl Layers {
         let mut variables: Vec<_> = sources
             .environment
             .iter()
-            .filter(|(name, value)| !value.is_empty() && !RESERVED.contains(&name.as_str()))
+            .filter(|(name, value)| {
+                !value.is_empty() && !RESERVED.contains(&name.as_str()) && !name.starts_with(WORKERS)
+            })
             .filter_map(|(name, value)| Some((name, name.strip_prefix(PREFIX)?, value)))
             .collect();
         variables.sort();

@@ -81,6 +81,7 @@ fn each_layer_overrides_those_before() {
     sources.environment.push(("OUTBOARD_PROVIDERS__CPU__THREADS".into(), "2".into()));
     sources.environment.push(("OUTBOARD_CHECKPOINT__EVERY".into(), "2m".into()));
     sources.environment.push(("OUTBOARD_LOG".into(), "debug".into()));
+    sources.environment.push(("OUTBOARD_WORKER_DEVICE".into(), "cpu".into()));
     sources.environment.push(("OUTBOARD_HOME".into(), String::new()));
     sources.overrides = vec!["checkpoint.every=3s".into(), "checkpoint.every=3m".into()];
     let config = Config::load(&sources).unwrap();

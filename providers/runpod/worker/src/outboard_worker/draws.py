@@ -1,4 +1,4 @@
-"""Sections 1, 2, 4, 5 and 7: everything that is drawn from a seed and counters."""
+"""Sections 1, 2, 4 and 5: what is drawn from a seed and counters; dropout is in `layers`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def fmix(z: Words) -> Words:
     """SplitMix64's output function."""
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+    mixed: Words = z ^ (z >> np.uint64(31))
+    return mixed
 
 
 def mix(seed: int, stream: int, i: npt.ArrayLike) -> Words:
@@ -37,7 +38,8 @@ def mix(seed: int, stream: int, i: npt.ArrayLike) -> Words:
 
 def uniform(seed: int, stream: int, i: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """64-bit floats in [0, 1)."""
-    return (mix(seed, stream, i) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    whole = (mix(seed, stream, i) >> np.uint64(11)).astype(np.float64)
+    return np.asarray(whole * 2.0**-53)
 
 
 def half_away(x: float) -> int:
@@ -89,17 +91,3 @@ def normal_values(
     if zero_row is not None:
         values[zero_row] = 0.0
     return values
-
-
-def dropout_kept(
-    seed: int, layer: int, step: int, p: float, elements: int
-) -> npt.NDArray[np.bool_]:
-    """Which elements survive dropout."""
-    key = int(mix(seed, stream(DROPOUT, layer), step)[0])
-    k0, k1 = np.uint32(key & 0xFFFFFFFF), np.uint32(key >> 32)
-    x = np.arange(elements, dtype=np.uint32) * np.uint32(0x9E3779B9) + k0
-    x = (x ^ (x >> np.uint32(16))) * np.uint32(0x7FEB352D) + k1
-    x = (x ^ (x >> np.uint32(15))) * np.uint32(0x846CA68B)
-    x ^= x >> np.uint32(16)
-    kept: npt.NDArray[np.bool_] = x >= np.uint32(min(half_away(p * 2.0**32), 2**32 - 1))
-    return kept

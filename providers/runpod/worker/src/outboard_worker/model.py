@@ -1,4 +1,4 @@
-"""Sections 4, 6 and 8: layers, initial weights and losses as PyTorch modules."""
+"""Sections 4 and 6: models as PyTorch modules, and their initial weights."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ import torch
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from reference import draws, layers
-
-Spec = dict[str, Any]
-
+from outboard_worker import draws, layers
+from outboard_worker.failure import invalid
+from outboard_worker.specs import MAX_ELEMENTS, Place, Shape, Spec, check, sides
 
 # Added to the number of a dropout for the next one inside of the same layer.
 NEXT_DROPOUT = 1 << 16
@@ -27,42 +26,49 @@ KEEP_POSITIONS = {
 }
 
 
-def sides(value: Any) -> Any:
-    """A size as PyTorch takes it."""
-    return tuple(value) if isinstance(value, list) else value
-
-
 @dataclass
 class Builder:
     """Makes the modules of a list of layers."""
 
     seed: int
-    shape: tuple[int, ...]
+    shape: Shape
     padded: list[layers.Padded] = field(default_factory=list)
+    # Numbers that a row becomes, layer by layer.
+    width: int = 0
     # Whether positions may be padding at this point.
     has_padding: bool = False
     # Number of the next dropout inside of a layer.
     inner: int = 0
 
-    def list(self, specs: Sequence[Spec | str], is_inner: bool) -> list[nn.Module]:
-        """The modules of layers that follow each other."""
+    def list(self, specs: Any, name: str = "", key: str = "model.layers") -> list[nn.Module]:
+        """The modules of layers that follow each other, at the top or inside of another."""
+        if not isinstance(specs, list) or not specs:
+            where = f"layer {name[:-6]}" if name else "the model"
+            raise invalid(f"{where} has no layer", key, 'write `layers = ["relu"]`, say')
         modules = []
-        for index, spec in enumerate(specs):
-            if isinstance(spec, str):
-                spec = {"type": spec}
-            if not is_inner:
+        for index, given in enumerate(specs):
+            place = Place({}, self.shape, f"{name}{index}", f"{key}[{index}]")
+            spec = place.spec = check(given, place.name, place.key)
+            if not name:
                 self.inner = index + NEXT_DROPOUT
             before = self.has_padding
-            module = self.layer(spec, None if is_inner else index)
+            after = place.output()
+            if math.prod(after) > MAX_ELEMENTS:
+                raise place.wrong(f"a row of shape {list(after)} after it is too large", "check it")
+            module = self.layer(place, None if name else index)
+            for parameter in module.parameters():
+                if parameter.numel() > MAX_ELEMENTS:
+                    what = f"a weight of {list(parameter.shape)} is too large"
+                    raise place.wrong(what, "at most 2^32 weights fit in one tensor")
             modules.append(module)
             if before and isinstance(module, layers.Padded):
                 self.padded.append(module)
             if spec["type"] == "embedding":
-                self.has_padding = "padding_index" in spec and len(self.shape) == 1
+                self.has_padding = spec["padding_index"] is not None and len(self.shape) == 1
             else:
                 self.has_padding = before and spec["type"] in KEEP_POSITIONS
-            with torch.no_grad():
-                self.shape = tuple(module.eval()(torch.zeros(2, *self.shape)).shape[1:])
+            self.shape = after
+            self.width += math.prod(after)
         return modules
 
     def next_dropout(self, count: int) -> int:
@@ -76,32 +82,42 @@ class Builder:
             self.shape[0],
             spec["out"],
             sides(spec["kernel"]),
-            stride=sides(spec.get("stride", 1)),
-            padding=sides(spec.get("padding", 0)),
-            dilation=sides(spec.get("dilation", 1)),
-            groups=spec.get("groups", 1),
-            bias=spec.get("bias", True),
+            stride=sides(spec["stride"]),
+            padding=sides(spec["padding"]),
+            dilation=sides(spec["dilation"]),
+            groups=spec["groups"],
+            bias=spec["bias"],
         )
 
     def pool(self, kind: Any, spec: Spec) -> nn.Module:
         module: nn.Module = kind(
-            sides(spec["kernel"]), sides(spec.get("stride")), sides(spec.get("padding", 0))
+            sides(spec["kernel"]), sides(spec["stride"]), sides(spec["padding"])
         )
         return module
 
     def norm(self, kind: type[nn.BatchNorm1d | nn.BatchNorm2d], spec: Spec) -> nn.Module:
-        return kind(self.shape[0], eps=spec.get("eps", 1e-5), momentum=spec.get("momentum", 0.1))
+        return kind(self.shape[0], eps=spec["eps"], momentum=spec["momentum"])
 
-    def layer(self, spec: Spec, index: int | None) -> nn.Module:
+    def residual(self, place: Place) -> nn.Module:
+        body = self.list(place.spec["layers"], f"{place.name}.body.", f"{place.key}.layers")
+        if self.shape != place.shape:
+            what = (
+                f"its layers turn {list(place.shape)} into {list(self.shape)}, but both are added"
+            )
+            raise place.wrong(what, f"make its last layer give {list(place.shape)}")
+        return layers.Residual(nn.Sequential(*body))
+
+    def layer(self, place: Place, index: int | None) -> nn.Module:
         """One layer; `index` is its place in the model, if it isn't inside of another."""
+        spec = place.spec
         features = self.shape[-1] if self.shape else 1
         match spec["type"]:
             case "linear":
-                return nn.Linear(features, spec["out"], bias=spec.get("bias", True))
+                return nn.Linear(features, spec["out"], bias=spec["bias"])
             case "relu":
                 return nn.ReLU()
             case "gelu":
-                return nn.GELU(approximate=spec.get("approximate", "none"))
+                return nn.GELU(approximate=spec["approximate"])
             case "silu":
                 return nn.SiLU()
             case "tanh":
@@ -114,7 +130,7 @@ class Builder:
                 return nn.Flatten()
             case "dropout":
                 number = self.next_dropout(1) if index is None else index
-                return layers.Dropout(spec.get("p", 0.5), self.seed, number)
+                return layers.Dropout(spec["p"], self.seed, number)
             case "conv1d":
                 return self.conv(nn.Conv1d, spec)
             case "conv2d":
@@ -136,46 +152,46 @@ class Builder:
             case "batch_norm2d":
                 return self.norm(nn.BatchNorm2d, spec)
             case "layer_norm":
-                return nn.LayerNorm(features, eps=spec.get("eps", 1e-5))
+                return nn.LayerNorm(features, eps=spec["eps"])
             case "embedding":
-                padding = spec.get("padding_index")
+                padding = spec["padding_index"]
                 return layers.Embedding(spec["tokens"], spec["out"], padding_idx=padding)
             case "positional_embedding":
                 return layers.PositionalEmbedding(*self.shape)
             case "residual":
-                return layers.Residual(nn.Sequential(*self.list(spec["layers"], True)))
+                return self.residual(place)
             case "transformer_encoder":
                 return layers.TransformerEncoder(
                     features,
                     spec["heads"],
-                    spec.get("ff", 2048),
-                    spec.get("dropout", 0.1),
-                    spec.get("activation", "relu"),
-                    spec.get("norm_first", False),
+                    spec["ff"],
+                    spec["dropout"],
+                    spec["activation"],
+                    spec["norm_first"],
                     self.seed,
                     self.next_dropout(4),
                 )
             case "lstm":
-                bias = spec.get("bias", True)
-                return layers.Lstm(features, spec["out"], bias=bias, batch_first=True)
+                return layers.Lstm(features, spec["out"], bias=spec["bias"], batch_first=True)
             case "gru":
-                bias = spec.get("bias", True)
-                return layers.Gru(features, spec["out"], bias=bias, batch_first=True)
+                return layers.Gru(features, spec["out"], bias=spec["bias"], batch_first=True)
             case "mean_pool":
                 return layers.MeanPool()
             case "last_pool":
                 return layers.LastPool()
             case other:
-                raise ValueError(f"unknown layer {other}")
+                raise ValueError(f"the layer {other} has no module")
 
 
-def modules(specs: Sequence[Spec | str], sample: Sequence[int], seed: int) -> layers.Model:
+def modules(specs: Any, sample: Sequence[int], seed: int) -> layers.Model:
     """The model for samples of a shape, with PyTorch's own initial weights."""
     builder = Builder(seed, tuple(sample))
-    return layers.Model(builder.list(specs, False), builder.padded)
+    model = layers.Model(builder.list(specs), builder.padded)
+    model.outputs, model.width = math.prod(builder.shape), builder.width
+    return model
 
 
-def build(specs: Sequence[Spec | str], sample: Sequence[int], seed: int) -> layers.Model:
+def build(specs: Any, sample: Sequence[int], seed: int) -> layers.Model:
     """The model for samples of a shape, with the protocol's initial weights."""
     model = modules(specs, sample, seed)
     for number, (name, tensor) in enumerate(model.named_parameters()):
@@ -216,42 +232,3 @@ def set_step(model: nn.Module, step: int) -> None:
     for module in model.modules():
         if isinstance(module, layers.Dropout):
             module.step = step
-
-
-def loss_function(spec: Spec | str, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """The batch loss."""
-    if isinstance(spec, str):
-        spec = {"type": spec}
-    match spec["type"]:
-        case "cross_entropy":
-            weights = spec.get("class_weights")
-            return nn.CrossEntropyLoss(
-                weight=None if weights is None else torch.tensor(weights, dtype=dtype),
-                label_smoothing=spec.get("label_smoothing", 0.0),
-            )
-        case "mse":
-            return nn.MSELoss()
-        case "l1":
-            return nn.L1Loss()
-        case "huber":
-            return nn.HuberLoss(delta=spec.get("delta", 1.0))
-        case "bce_with_logits":
-            weight = torch.tensor(spec.get("positive_weight", 1.0), dtype=dtype)
-            return nn.BCEWithLogitsLoss(pos_weight=weight)
-        case other:
-            raise ValueError(f"unknown loss {other}")
-
-
-def weighted_loss(spec: Spec, output: Tensor, y: Tensor, weights: Tensor | None) -> Tensor:
-    """The batch loss of rows that count by their weights."""
-    of_batch = loss_function(spec, output.dtype)
-    if weights is None:
-        value: Tensor = of_batch(output, y)
-        return value
-    of_batch.reduction = "none"
-    losses: Tensor = of_batch(output, y)
-    weights = weights.to(output.dtype)
-    if spec["type"] != "cross_entropy":
-        return (losses.mean(dim=1) * weights).sum() / weights.sum()
-    by_class = torch.tensor(spec.get("class_weights", [1.0] * output.shape[1]), dtype=output.dtype)
-    return (losses * weights).sum() / (by_class[y] * weights).sum()

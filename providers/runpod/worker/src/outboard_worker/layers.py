@@ -1,13 +1,40 @@
-"""Section 6: layers that `nn.Sequential` lacks, under the names that PyTorch gives their parameters."""
+"""The protocol's layers that `nn.Sequential` lacks, their parameters named as PyTorch's are.
+
+The sections named in this package are those of `docs/protocol.md`; this is section 6.
+"""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from reference import draws
+from outboard_worker import draws
+
+
+def dropout_kept(
+    seed: int, number: int, step: int, p: float, elements: int, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Which elements survive dropout (section 7)."""
+    key = int(draws.mix(seed, draws.stream(draws.DROPOUT, number), step)[0])
+
+    def signed(word: int) -> int:
+        """A word of 32 bits as PyTorch's integers have it; they wrap as the protocol's do."""
+        return (word & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+
+    def shifted(words: Tensor, by: int) -> Tensor:
+        return words >> by & (1 << 32 - by) - 1
+
+    x = torch.arange(elements, dtype=torch.int64, device=device).to(torch.int32)
+    x = x * signed(0x9E3779B9) + signed(key)
+    x = (x ^ shifted(x, 16)) * signed(0x7FEB352D) + signed(key >> 32)
+    x = (x ^ shifted(x, 15)) * signed(0x846CA68B)
+    x = x ^ shifted(x, 16)
+    least = min(draws.half_away(p * 2.0**32), 2**32 - 1)
+    # Turning the top bit round makes an unsigned comparison of a signed one.
+    return (x ^ signed(0x80000000)) >= signed(least ^ 0x80000000)
 
 
 class Dropout(nn.Module):
@@ -20,10 +47,10 @@ class Dropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0:
             return x
-        kept = draws.dropout_kept(self.seed, self.number, self.step, self.p, x.numel())
+        kept = dropout_kept(self.seed, self.number, self.step, self.p, x.numel(), x.device)
         # Rounded to f32 first: the factor is part of the definition, in float64 too.
-        scale = torch.tensor(1.0 / (1.0 - self.p), dtype=torch.float32).to(x.dtype)
-        return torch.where(torch.from_numpy(kept).view(x.shape), x * scale, 0)
+        scale = float(torch.tensor(1.0 / (1.0 - self.p), dtype=torch.float32))
+        return torch.where(kept.view(x.shape), x * scale, 0)
 
 
 class Padded(nn.Module):
@@ -80,11 +107,11 @@ class TransformerEncoder(nn.TransformerEncoderLayer, Padded):
             features, heads, ff, p, activation, batch_first=True, norm_first=norm_first
         )
         # In an order of the protocol: probabilities, attention, hidden features, feed-forward.
-        masks = [Dropout(p, seed, number + (i << 16)) for i in range(4)]
-        self.attention_dropout, self.dropout1, self.dropout, self.dropout2 = masks  # type: ignore[assignment]
+        masks: Any = [Dropout(p, seed, number + (i << 16)) for i in range(4)]
+        self.attention_dropout, self.dropout1, self.dropout, self.dropout2 = masks
         self.p = p
 
-    def _sa_block(  # type: ignore[override]
+    def _sa_block(
         self,
         x: Tensor,
         attn_mask: Tensor | None,
@@ -105,7 +132,8 @@ class TransformerEncoder(nn.TransformerEncoderLayer, Padded):
             scores = scores + key_padding_mask[:, None, None, :]
         probabilities = self.attention_dropout(scores.softmax(dim=-1))
         context = (probabilities @ v).transpose(1, 2).reshape(rows, positions, features)
-        return self.dropout1(self.self_attn.out_proj(context))
+        added: Tensor = self.dropout1(self.self_attn.out_proj(context))
+        return added
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         return super().forward(x, src_key_padding_mask=self.padding)
@@ -151,19 +179,22 @@ class LastPool(Padded):
 class Model(nn.Sequential):
     """Layers one after another; tells those that ask where the padding is."""
 
+    # Numbers that a row becomes in the end, and in all layers together.
+    outputs = 0
+    width = 0
+
     def __init__(self, modules: list[nn.Module], padded: list[Padded]) -> None:
         super().__init__(*modules)
-        # Not registered as modules again.
-        self.padded = [lambda layer=layer: layer for layer in padded]
+        self.padded = padded
 
     def forward(self, x: Tensor) -> Tensor:
         if self.padded:
             embedding = self[0]
             assert isinstance(embedding, Embedding)
-            padding = x == embedding.padding_idx
+            padding = torch.eq(x, embedding.padding_idx or 0)
             # A row of nothing but padding counts as having none.
-            padding &= ~padding.all(dim=1, keepdim=True)
+            padding = padding & ~padding.all(dim=1, keepdim=True)
             for layer in self.padded:
-                layer().padding = padding
-        y: Tensor = super().forward(x)
+                layer.padding = padding
+        y: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
         return y

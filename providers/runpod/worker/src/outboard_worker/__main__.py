@@ -1,0 +1,76 @@
+"""The program `outboard-worker`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from outboard_worker import __version__
+from outboard_worker.failure import Failure
+from outboard_worker.settings import Settings
+
+
+def arguments(given: Sequence[str] | None) -> argparse.Namespace:
+    """What the flags say."""
+    parser = argparse.ArgumentParser(
+        "outboard-worker",
+        description="Runs Outboard's tasks with PyTorch. Without --listen it takes RunPod's jobs, "
+        "or, where there is no RunPod, the one in test_input.json.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("--stdio", action="store_true", help="be a task process")
+    parser.add_argument("--store", type=Path, help="folder of blobs")
+    parser.add_argument("--threads", type=int, default=None, help="threads of a task process")
+    parser.add_argument("--listen", metavar="ADDRESS", help="serve clients over HTTP")
+    parser.add_argument("--token-file", type=Path, help="the token that clients must show")
+    parser.add_argument("--tls-cert", type=Path, help="certificate, to speak HTTPS")
+    parser.add_argument("--tls-key", type=Path, help="its key")
+    known, rest = parser.parse_known_args(given)
+    if (known.stdio or known.listen) and rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return known
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Runs the program; its exit status."""
+    flags = arguments(given)
+    try:
+        settings = Settings.read()
+        if flags.store:
+            settings = dataclasses.replace(settings, store=flags.store)
+        if flags.threads is not None:
+            settings = dataclasses.replace(settings, threads=flags.threads)
+        run(flags, settings)
+    except Failure as failure:
+        print(failure.report(), file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(flags: argparse.Namespace, settings: Settings) -> None:
+    """Becomes what the flags say."""
+    if flags.stdio:
+        from outboard_worker import task
+
+        return task.serve(settings)
+    from outboard_worker.inline import Requests
+    from outboard_worker.process import task_program
+    from outboard_worker.store import Store
+    from outboard_worker.supervisor import Supervisor
+
+    store = Store(settings.store, settings.cache_bytes)
+    supervisor = Supervisor(task_program(settings))
+    if flags.listen:
+        from outboard_worker import server
+
+        return server.serve(flags, supervisor, store)
+    from outboard_worker import serverless
+
+    serverless.serve(Requests(supervisor, store))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
