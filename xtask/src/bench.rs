@@ -20,7 +20,7 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 
 use self::{measure::Measurements, model::Model};
-use crate::{command, python, workspace::Workspace};
+use crate::{command, python, tools, workspace::Workspace};
 
 /// What to measure.
 #[derive(Subcommand)]
@@ -29,6 +29,8 @@ pub(crate) enum Bench {
     Engine(Engine),
     /// Handing tasks over: added time, tasks per second, bytes, memory
     Dispatch,
+    /// RunPod, on its stand-in: added time per request, cold starts, transfers, polls, bytes
+    Runpod,
     /// Decisions with 2 to 100 providers, the ledger's part of a task, a thousand tasks at once
     Router,
     /// What the boundary of a plugin costs
@@ -60,6 +62,7 @@ pub(crate) fn run(workspace: &Workspace, bench: &Bench) -> Result<()> {
     let engine = match bench {
         Bench::Engine(engine) => engine,
         Bench::Dispatch => return dispatch(workspace),
+        Bench::Runpod => return runpod(workspace),
         Bench::Router => return router(workspace),
         Bench::Plugin => {
             return command::run(&mut workspace.cargo("bench --quiet --package outboard-e2e --bench plugin"));
@@ -86,6 +89,17 @@ fn dispatch(workspace: &Workspace) -> Result<()> {
     command::run(
         workspace.cargo("bench --quiet --package outboard-e2e --bench dispatch").env("TEST_OUTBOARD_BIN", program),
     )
+}
+
+fn runpod(workspace: &Workspace) -> Result<()> {
+    command::run(&mut workspace.cargo("bench --quiet --package outboard-runpod"))?;
+    let (server, python) = (tools::S3_SERVER.install(workspace)?, python::interpreter(workspace)?);
+    let mut bench = workspace.cargo("bench --quiet --package outboard-e2e --bench runpod");
+    bench
+        .env("OUTBOARD_S3_SERVER", server)
+        .env("OUTBOARD_RUNPOD_PYTHON", python)
+        .env("TEST_OUTBOARD_BIN", workspace.program()?);
+    command::run(&mut bench)
 }
 
 fn router(workspace: &Workspace) -> Result<()> {

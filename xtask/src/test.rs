@@ -96,7 +96,7 @@ impl Suite {
             Self::Unit => suites::unit(workspace),
             Self::Tokenizers => suites::tokenizers(workspace),
             Self::Store => suites::store(workspace),
-            Self::Runpod => suites::runpod(workspace),
+            Self::Runpod => suites::runpod(workspace, thorough),
             Self::Aws => suites::aws(workspace),
             Self::Ledger => suites::ledger(workspace),
             Self::Examples => suites::examples(workspace),

@@ -21,7 +21,7 @@ pub(crate) struct Arguments {
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  a bug in outboard
+  1  a bug in outboard; or a check of `outboard doctor` failed
   2  something in the job, its data, the configuration or the command line is wrong
   3  the job failed
   4  interrupted; the message says how to go on";
@@ -82,6 +82,11 @@ pub(crate) enum Command {
     /// Makes the function that runs tasks on AWS Lambda.
     #[command(subcommand)]
     Aws(Aws),
+    /// Checks whether what is configured works, and says what to do where it doesn't.
+    Doctor(Doctor),
+    /// Makes, shows or removes an endpoint of your own on RunPod.
+    #[command(subcommand, name = "runpod")]
+    RunPod(RunPod),
     /// Makes and checks providers of your own (docs/plugins.md).
     #[command(subcommand)]
     Plugin(Plugin),
@@ -179,6 +184,12 @@ pub(crate) struct Costs {
     /// Prints comma-separated values.
     #[arg(long, conflicts_with = "json")]
     pub(crate) csv: bool,
+    /// First charges what providers have billed: what was a guess becomes what it cost.
+    #[arg(long, conflicts_with = "csv")]
+    pub(crate) reconcile: bool,
+    /// Also reconciles days whose bill may still grow, today's too.
+    #[arg(long, requires = "reconcile")]
+    pub(crate) today: bool,
 }
 
 /// By what costs are summed up.
@@ -190,6 +201,42 @@ pub(crate) enum By {
     Provider,
     /// The job.
     Job,
+}
+
+/// `outboard doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Checks only this provider; may be given several times.
+    #[arg(long, value_name = "PROVIDER")]
+    pub(crate) provider: Vec<String>,
+    /// Also runs one small task on each provider, which is paid for.
+    #[arg(long)]
+    pub(crate) live: bool,
+    /// What that task may cost at most, in US dollars.
+    #[arg(long, value_name = "USD", default_value = "0.05", requires = "live")]
+    pub(crate) max_cost: NanoUsd,
+}
+
+/// `outboard runpod`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RunPod {
+    /// Makes the endpoint of `[providers.runpod.deploy]`, or changes it; tries it, and writes it into outboard.toml.
+    Deploy {
+        /// Only says what would change, and what idling costs.
+        #[arg(long)]
+        dry_run: bool,
+        /// What the task that tries it may cost at most, in US dollars.
+        #[arg(long, value_name = "USD", default_value = "0.05")]
+        max_cost: NanoUsd,
+    },
+    /// Shows how it stands.
+    Status,
+    /// Removes it.
+    Destroy {
+        /// Really.
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 /// `outboard jobs`.

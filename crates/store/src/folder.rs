@@ -35,6 +35,12 @@ impl FolderStore {
         Ok(Self { blobs })
     }
 
+    /// The folder that the store is in.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.blobs.parent().unwrap_or(&self.blobs)
+    }
+
     /// For what is too large for memory while it becomes a blob.
     #[must_use]
     pub fn scratch(&self) -> Scratch {

@@ -37,6 +37,8 @@ pub(crate) struct Follow {
     pub(crate) answered: Option<Job>,
     /// Another job than ours runs the task.
     pub(crate) is_elsewhere: bool,
+    /// It was handed over twice: another job of it is turned away at the lease, and paid for.
+    pub(crate) is_twice: bool,
     /// Since when it is being cancelled.
     pub(crate) cancelling: Option<Instant>,
     pub(crate) watch: Watch,
@@ -60,6 +62,7 @@ impl Follow {
             until: now + left,
             answered: None,
             is_elsewhere: false,
+            is_twice: false,
             cancelling: None,
             watch: Watch::default(),
             health_at: now + GLANCE,

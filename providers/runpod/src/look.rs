@@ -11,7 +11,7 @@ use outboard_store::Bucket;
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    api::{Job, Status, Workers},
+    api::{HealthBody, Job, Status, Workers},
     diagnosis::Why,
     follow::{Follow, Stage},
     price,
@@ -35,6 +35,7 @@ impl RunPodProvider {
             follow.hurry();
         }
         if let Stage::Ended(phase, _) = &follow.stage {
+            self.launches.forget(&follow.id.attempt);
             let looks = follow.looks;
             tracing::debug!(looks, endpoint = follow.id.endpoint, job = follow.id.job, ?phase, "task ended");
         }
@@ -120,11 +121,20 @@ impl RunPodProvider {
     fn usage(&self, follow: &Follow, timings: Timings, job: &Job) -> Option<Usage> {
         // Where RunPod doesn't say, the worker's own time is what it took at least.
         let execution = job.execution().max(timings.running());
-        let billed = match job.was_taken() || !execution.is_zero() {
-            true => price::billed(&self.config, job.delay(), execution),
+        let delay = match job.id.is_empty() {
+            // RunPod doesn't know the job any more.
+            true => self.config.start_time,
+            false => job.delay(),
+        };
+        let mut billed = match job.was_taken() || !execution.is_zero() {
+            true => price::billed(&self.config, delay, execution),
             // No worker has had it.
             false => Duration::ZERO,
         };
+        if follow.is_twice {
+            // The other job's worker started, was turned away, and stayed for its idle time-out.
+            billed += price::billed(&self.config, self.config.start_time, Duration::ZERO);
+        }
         let timings = Timings { queue: job.delay().as_secs_f64(), ..timings };
         let bytes_up = follow.log.bytes_up();
         Some(Usage { timings, billed: Some(billed), bytes_down: follow.bytes_down, bytes_up })
@@ -159,7 +169,7 @@ impl RunPodProvider {
             }
             Status::InProgress => {
                 follow.runs();
-                self.watch_running(follow).await;
+                self.watch_running(follow, job.worker()).await;
             }
             Status::InQueue | Status::Unstated | Status::Unknown(_) => {
                 if let Status::Unknown(status) = &job.status {
@@ -227,17 +237,19 @@ impl RunPodProvider {
         let config = &self.config;
         let least =
             [config.crash_patience, config.throttled_patience, config.capacity_patience, config.cold_start_patience];
-        let Some(workers) = self.workers(follow, least.into_iter().min().unwrap_or_default()).await else { return };
+        let least = least.into_iter().min().unwrap_or_default();
+        let Some((workers, _)) = self.workers(follow, least, None).await else { return };
         if let Some(error) = follow.watch.look(&workers, config, Instant::now()) {
             self.give_up(follow, error).await;
         }
     }
 
     /// The task runs: a worker that is dead posts nothing, and RunPod doesn't notice.
-    async fn watch_running(&self, follow: &mut Follow) {
+    async fn watch_running(&self, follow: &mut Follow, worker: Option<&str>) {
         let patience = self.config.lost_patience;
-        let Some(workers) = self.workers(follow, patience).await else { return };
-        if workers.running > 0 {
+        let Some((workers, listed)) = self.workers(follow, patience, worker).await else { return };
+        // The counts are the whole endpoint's: other jobs run on it too, perhaps.
+        if listed.unwrap_or(workers.running > 0) {
             follow.lost = None;
             return;
         }
@@ -250,8 +262,14 @@ impl RunPodProvider {
         }
     }
 
-    /// The workers of the task's endpoint, where it is time to look.
-    async fn workers(&self, follow: &mut Follow, patience: Duration) -> Option<Workers> {
+    /// The workers of the task's endpoint, where it is time to look; and whether `worker` runs, where the key allows to
+    /// list them.
+    async fn workers(
+        &self,
+        follow: &mut Follow,
+        patience: Duration,
+        worker: Option<&str>,
+    ) -> Option<(Workers, Option<bool>)> {
         let now = Instant::now();
         if now < follow.health_at {
             return None;
@@ -266,9 +284,12 @@ impl RunPodProvider {
                 return None;
             }
         };
-        if !workers.work() && self.may_list_workers() {
+        let mut runs = None;
+        if (worker.is_some() || !workers.work()) && self.may_list_workers() {
             match self.connection.workers(endpoint).await {
                 Ok(list) => {
+                    runs = worker
+                        .map(|id| list.workers.iter().any(|listed| listed.id == id && listed.status == "RUNNING"));
                     workers.unhealthy = workers.unhealthy.max(list.summary.unhealthy);
                     workers.throttled = workers.throttled.max(list.summary.throttled);
                     workers.initializing = workers.initializing.max(list.summary.initializing);
@@ -280,7 +301,7 @@ impl RunPodProvider {
                 }
             }
         }
-        Some(workers)
+        Some((workers, runs))
     }
 
     /// Cancels a task that doesn't get on. Where it ended meanwhile, that counts.
@@ -326,10 +347,12 @@ impl RunPodProvider {
     }
 }
 
-/// What an endpoint's workers say about a task that came now, if they say anything against it.
-pub(crate) fn against(workers: &Workers) -> Option<String> {
+/// What an endpoint says about a task that came now, if it says anything against it.
+pub(crate) fn against(HealthBody { workers, jobs }: &HealthBody) -> Option<String> {
     let why = crate::diagnosis::why(workers);
     match why {
+        // One that crashed and for which nobody waits isn't started again: it says nothing of the next.
+        Why::Crashing if jobs.in_queue == 0 => None,
         Why::Crashing | Why::Throttled => {
             let (reason, hint) = why.words();
             Some(format!("{reason}; {hint}"))

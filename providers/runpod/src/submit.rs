@@ -80,25 +80,57 @@ impl Limits {
 }
 
 impl RunPodProvider {
-    /// Hands a task over that has a bucket as its store: found by its key if it is there already.
-    pub(crate) async fn submit_by_bucket(&self, bucket: &Bucket, task: &Task, limits: Limits) -> Result<Follow> {
-        let order = self.endpoints.in_turn(Instant::now());
-        if let Some(id) = bucket::find(bucket, task, order[0]).await? {
-            let mut follow = Follow::new(id, limits.ttl);
-            follow.is_elsewhere = follow.id.job.is_none();
+    /// An attempt whose reply was lost, where the bucket has it by now. It isn't handed over again.
+    pub(crate) async fn find_lost(&self, task: &Task, until: Instant) -> Result<Follow> {
+        let left = until.saturating_duration_since(Instant::now());
+        if let Some(bucket) = &self.bucket
+            && let Some(follow) = self.find_by_key(bucket, task, left).await?
+        {
             return Ok(follow);
         }
+        let message = "the attempt may be running on RunPod: the reply to its submission was lost";
+        Err(Error::new(ErrorKind::Unavailable, message).with_retry(Retry::Unknown { until: left }).hint(
+            "wait until its time is over; with a store (`[store] url`) that holds conditional puts it would run once",
+        ))
+    }
+
+    async fn find_by_key(&self, bucket: &Bucket, task: &Task, left: Duration) -> Result<Option<Follow>> {
+        // Where nobody knows where it runs, any of them stands for it.
+        let some = self.endpoints.all().first().map_or("", |endpoint| endpoint.id.as_str());
+        let found = bucket::find(bucket, task, some).await?;
+        Ok(found.map(|id| Follow { is_elsewhere: id.job.is_none(), ..Follow::new(id, left) }))
+    }
+
+    /// Hands a task over that has a bucket as its store: found by its key if it is there already.
+    pub(crate) async fn submit_by_bucket(&self, bucket: &Bucket, task: &Task, limits: Limits) -> Result<Follow> {
+        let probe = bucket.probed().await?;
+        if let Some(follow) = self.find_by_key(bucket, task, limits.ttl).await? {
+            return Ok(follow);
+        }
+        let order = self.endpoints.in_turn(Instant::now());
         let envelope = Envelope::new(task.clone(), self.config.start_within, self.config.patience);
-        let envelope = bucket.prepare(envelope, &self.store, limits.execution, limits.ttl).await?;
+        let prepared = bucket.prepare(envelope, &self.store, limits.execution, limits.ttl);
+        // Nothing is handed over yet: the wrappers' deadline would have to say that it may be.
+        let envelope = tokio::time::timeout(self.config.transfer_timeout, prepared).await.unwrap_or_else(|_| {
+            let message = format!("the task's blobs did not reach the store within {:?}", self.config.transfer_timeout);
+            Err(Error::new(ErrorKind::Timeout, message).hint("raise `providers.runpod.transfer_timeout`"))
+        })?;
         let body = encode(&InlineRequest { envelope, blobs: Vec::new() }, limits)?;
+        self.launches.begin(task, limits.ttl)?;
+        let mut is_twice = false;
         let posted = match self.post(&order, &body, None).await {
-            (_, Posted::Lost(error)) => {
+            (_, Posted::Lost(error)) if probe.holds_conditions => {
                 tracing::debug!(attempt = task.attempt, %error, "handing it over again: only one of both gets the lease");
-                self.post(&order, &body, None).await
+                is_twice = true;
+                match self.post(&order, &body, None).await {
+                    // The first one may be there.
+                    (endpoint, Posted::Refused(error)) => (endpoint, Posted::Lost(error)),
+                    posted => posted,
+                }
             }
             posted => posted,
         };
-        let follow = self.accepted(task, limits, posted)?;
+        let follow = Follow { is_twice, ..self.accepted(task, limits, posted)? };
         bucket::note(bucket, &follow.id).await.unwrap_or_else(|error| {
             // After a restart it is handed over once more then, and the lease decides.
             tracing::warn!(%error, "where the task is could not be noted in the store");
@@ -123,6 +155,7 @@ impl RunPodProvider {
         let is_short = task.operation.kind() != OperationKind::Train && task.limit.is_some_and(|limit| limit <= SHORT);
         let wait = (is_short || body.len() > MAX_RUN).then_some(SYNC_WAIT);
         let order = self.endpoints.in_turn(Instant::now());
+        self.launches.begin(task, limits.ttl)?;
         let follow = self.accepted(task, limits, self.post(&order, &body, wait).await)?;
         Ok(Follow { bytes_down: sizes, ..follow })
     }
@@ -158,6 +191,9 @@ impl RunPodProvider {
             Posted::Accepted(job) => {
                 let id =
                     JobId { endpoint, job: Some(job.id.clone()), attempt: task.attempt.clone(), key: task.key.clone() };
+                self.launches.accepted(&id, limits.ttl).unwrap_or_else(|error| {
+                    tracing::warn!(%error, "where the task is could not be noted");
+                });
                 let answered: Option<Job> = job.status.is_final().then_some(*job);
                 Ok(Follow { answered, ..Follow::new(id, limits.ttl) })
             }

@@ -110,13 +110,22 @@ pub(super) fn tokenizers(workspace: &Workspace) -> Result<Outcome> {
     cargo_tests(workspace.cargo(test).env("OUTBOARD_TEST_PYTHON", python))
 }
 
-pub(super) fn runpod(workspace: &Workspace) -> Result<Outcome> {
+/// Drills run about a tenth of their counts, unless `thorough`.
+pub(super) fn runpod(workspace: &Workspace, thorough: bool) -> Result<Outcome> {
     let server = tools::S3_SERVER.install(workspace)?;
     let python = python::interpreter(workspace)?;
-    let test = "test --no-fail-fast --package outboard-conformance --test runpod -- --show-output";
+    let test =
+        "test --no-fail-fast --package outboard-conformance --package outboard-e2e --test runpod* -- --show-output";
     let mut tests = workspace.cargo(test);
-    tests.env("OUTBOARD_S3_SERVER", server).env("OUTBOARD_RUNPOD_PYTHON", python);
-    cargo_tests(tests.env("OUTBOARD_RUNPOD_WORKER", workspace.root.join(WORKER).join("src")))
+    tests
+        .env("OUTBOARD_S3_SERVER", server)
+        .env("OUTBOARD_RUNPOD_PYTHON", python)
+        .env("OUTBOARD_RUNPOD_WORKER", workspace.root.join(WORKER).join("src"))
+        .env("TEST_OUTBOARD_BIN", workspace.program()?);
+    if thorough {
+        tests.env("TEST_THOROUGH", "1");
+    }
+    cargo_tests(&mut tests)
 }
 
 /// Elsewhere than on Linux the emulators don't run, and the tests that need them are skipped.

@@ -11,7 +11,10 @@ mod jobs;
 mod keeper;
 mod observed;
 mod plan;
+mod reconcile;
 mod run;
+pub(crate) mod trial;
+mod warm;
 
 use std::{
     fs,
@@ -36,6 +39,7 @@ use outboard_ledger::Ledger;
 use outboard_protocol::{Checkpoint, Dataset, PROTOCOL_VERSION, Position, initial};
 use outboard_store::{FolderStore, atomic};
 pub use plan::{Budgets, JobPlan, Providers};
+pub use reconcile::Reconciled;
 pub use run::{Run, RunEvent, Started};
 use tokio::sync::OnceCell;
 

@@ -24,6 +24,8 @@ pub struct JobPlan {
     pub epochs: u32,
     /// The decision.
     pub plan: Plan,
+    /// What providers can't promise, as they are configured.
+    pub notes: Vec<String>,
 }
 
 /// The providers, as the router sees them.
@@ -35,6 +37,8 @@ pub struct Providers {
     pub disabled: Vec<String>,
     /// When they were asked: milliseconds since 1970, UTC.
     pub now: u64,
+    /// What they can't promise, as they are configured.
+    pub notes: Vec<String>,
 }
 
 /// The budgets that hold for every job.
@@ -65,6 +69,7 @@ impl Client {
             parameters: parameters(&rows.plan),
             epochs,
             plan: dispatcher.plan(&needed).await?,
+            notes: crate::registry::notes(&self.config),
         })
     }
 
@@ -76,7 +81,8 @@ impl Client {
         let mut dispatcher =
             Dispatcher::new(self, self.providers.clone(), "providers", None, Default::default()).await?;
         let disabled = crate::registry::disabled(&self.config);
-        Ok(Providers { enabled: dispatcher.candidates().await?, disabled, now: now() })
+        let notes = crate::registry::notes(&self.config);
+        Ok(Providers { enabled: dispatcher.candidates().await?, disabled, now: now(), notes })
     }
 
     /// The budgets, and what is left of them.

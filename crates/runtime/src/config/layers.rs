@@ -305,6 +305,12 @@ fn read_value(key: &Key, text: &str, defaults: &Dict) -> Value {
     value.ok().filter(|value| !is_text || value.as_str().is_some()).unwrap_or_else(|| text.into())
 }
 
+/// The file that counts, or the one to make.
+pub(super) fn file(sources: &Sources) -> Result<PathBuf> {
+    let found = find_file(&sources.directory)?;
+    Ok(found.map_or_else(|| sources.directory.join(FILE), |file| file.path))
+}
+
 /// `outboard.toml` in `directory` or the nearest folder above it.
 fn find_file(directory: &Path) -> Result<Option<ConfigFile>> {
     for folder in directory.ancestors() {

@@ -38,6 +38,19 @@ fn refusal(sources: &Sources) -> String {
     error.report()
 }
 
+/// None, as the defaults have it: TOML has no null.
+fn no_bucket() -> BucketConfig {
+    let empty = || Some(String::new());
+    BucketConfig {
+        endpoint: empty(),
+        region: empty(),
+        access_key_id: empty(),
+        secret_access_key: empty(),
+        session_token: empty(),
+        ..BucketConfig::default()
+    }
+}
+
 #[test]
 fn defaults_need_no_file() {
     let (_folder, sources) = sources("");
@@ -47,10 +60,12 @@ fn defaults_need_no_file() {
             home: "/users/me/.local/share/outboard".into(),
             ledger: LedgerPlace("/users/me/.local/share/outboard/ledger.db".into()),
             checkpoint: Checkpoint { every: Duration::from_secs(10) },
+            store: no_bucket(),
             providers: Providers {
                 http: HttpConfig::default(),
                 aws_lambda: AwsLambdaConfig::default(),
-                cpu: CpuConfig { enabled: true, threads: 0 }
+                runpod: RunPodConfig::default(),
+                cpu: CpuConfig { enabled: true, threads: 0 },
             },
             plugins: BTreeMap::new(),
             router: RouterConfig::default(),
@@ -77,7 +92,8 @@ fn each_layer_overrides_those_before() {
 
     let file = folder.path().join("outboard.toml").display().to_string();
     let mut settings: Vec<_> = explain(&sources).unwrap().into_iter().map(|s| (s.key, s.value, s.origin)).collect();
-    let others = ["budget.", "ledger", "providers.aws-lambda.", "providers.http.", "router."];
+    let others =
+        ["budget.", "ledger", "providers.aws-lambda.", "providers.http.", "providers.runpod.", "router.", "store."];
     settings.retain(|(key, ..)| others.iter().all(|other| !key.starts_with(other)));
     assert_eq!(
         settings,
@@ -152,7 +168,7 @@ fn a_wrong_key_is_refused_with_where_it_is_and_the_nearest_right_one() {
     );
     assert_eq!(
         file_refusal("[providers.moon]\n").lines().last(),
-        Some("  try: the keys here are `providers.http`, `providers.aws-lambda`, `providers.cpu`")
+        Some("  try: the keys here are `providers.http`, `providers.aws-lambda`, `providers.runpod`, `providers.cpu`")
     );
     assert_eq!(
         variable_refusal("OUTBOARD_PROVIDER__CPU__THREADS", "2"),
