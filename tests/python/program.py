@@ -21,10 +21,10 @@ class Program:
     path: Path
     folder: Path
 
-    def run(self, *arguments: str | Path) -> list[Line]:
-        """The lines that a command prints with `--json`."""
+    def call(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        """What a command does with `--json`, be it a failure."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith("OUTBOARD_")}
-        done = subprocess.run(
+        return subprocess.run(
             [self.path, *arguments, "--json"],
             cwd=self.folder,
             env=environment | {"OUTBOARD_HOME": str(self.folder / "home")},
@@ -33,6 +33,10 @@ class Program:
             text=True,
             check=False,
         )
+
+    def run(self, *arguments: str | Path) -> list[Line]:
+        """The lines that a command prints with `--json`."""
+        done = self.call(*arguments)
         assert done.returncode == 0, done.stderr
         return [json.loads(line) for line in done.stdout.splitlines()]
 

@@ -6,6 +6,7 @@
 //! - [`peer`]: a process that trains on request
 //! - [`measure`]: what is asked of the peers, in turn
 //! - [`statistics`]: medians and quartiles
+//! - [`sweep`]: how our throughput grows with batch, width and depth
 //! - [`report`]: the table, the JSON, the goals
 
 mod measure;
@@ -13,12 +14,13 @@ mod model;
 mod peer;
 mod report;
 mod statistics;
+mod sweep;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
 
 use self::{measure::Measurements, model::Model};
-use crate::{command, python, workspace::Workspace};
+use crate::{command, python, tools, workspace::Workspace};
 
 /// What to measure.
 #[derive(Subcommand)]
@@ -27,6 +29,8 @@ pub(crate) enum Bench {
     Engine(Engine),
     /// Handing tasks over: added time, tasks per second, bytes, memory
     Dispatch,
+    /// RunPod, on its stand-in: added time per request, cold starts, transfers, polls, bytes
+    Runpod,
     /// Decisions with 2 to 100 providers, the ledger's part of a task, a thousand tasks at once
     Router,
     /// What the boundary of a plugin costs
@@ -45,6 +49,9 @@ pub(crate) struct Engine {
     /// How long each run takes
     #[arg(long, default_value_t = 1.0, value_name = "SECONDS")]
     seconds_per_run: f64,
+    /// Measures our engine alone, over many sizes of batch, width and depth
+    #[arg(long, conflicts_with_all = ["model", "json"])]
+    sweep: bool,
     /// Prints JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -55,6 +62,7 @@ pub(crate) fn run(workspace: &Workspace, bench: &Bench) -> Result<()> {
     let engine = match bench {
         Bench::Engine(engine) => engine,
         Bench::Dispatch => return dispatch(workspace),
+        Bench::Runpod => return runpod(workspace),
         Bench::Router => return router(workspace),
         Bench::Plugin => {
             return command::run(&mut workspace.cargo("bench --quiet --package outboard-e2e --bench plugin"));
@@ -62,6 +70,9 @@ pub(crate) fn run(workspace: &Workspace, bench: &Bench) -> Result<()> {
     };
     let worker = workspace.release("--package outboard-engine --example bench_worker", "examples/bench_worker")?;
     let mut ours = workspace.command(worker);
+    if engine.sweep {
+        return sweep::run(&mut ours, engine.pairs, engine.seconds_per_run);
+    }
     let mut pytorch = python::python(workspace)?;
     pytorch.arg("xtask/python/engine_peer.py");
     let measurements = Measurements::take(engine.model, &mut ours, &mut pytorch, engine.pairs, engine.seconds_per_run)?;
@@ -78,6 +89,17 @@ fn dispatch(workspace: &Workspace) -> Result<()> {
     command::run(
         workspace.cargo("bench --quiet --package outboard-e2e --bench dispatch").env("TEST_OUTBOARD_BIN", program),
     )
+}
+
+fn runpod(workspace: &Workspace) -> Result<()> {
+    command::run(&mut workspace.cargo("bench --quiet --package outboard-runpod"))?;
+    let (server, python) = (tools::S3_SERVER.install(workspace)?, python::interpreter(workspace)?);
+    let mut bench = workspace.cargo("bench --quiet --package outboard-e2e --bench runpod");
+    bench
+        .env("OUTBOARD_S3_SERVER", server)
+        .env("OUTBOARD_RUNPOD_PYTHON", python)
+        .env("TEST_OUTBOARD_BIN", workspace.program()?);
+    command::run(&mut bench)
 }
 
 fn router(workspace: &Workspace) -> Result<()> {

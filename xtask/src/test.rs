@@ -48,10 +48,14 @@ enum Suite {
     Text,
     /// Tests of all other crates, with those in the documentation
     Unit,
+    /// Texts by `tokenizer.json`, against the Python library
+    Tokenizers,
     /// Buckets, against a real S3 server
     Store,
     /// The provider `runpod`, with RunPod's own worker SDK, with a bucket and without
     Runpod,
+    /// The provider `aws-lambda`, with our worker in AWS's emulator and in another one, with a bucket and without
+    Aws,
     /// The ledger, on SQLite and on a PostgreSQL server
     Ledger,
     /// The example programs and the example job
@@ -90,8 +94,10 @@ impl Suite {
             Self::Dependencies => suites::dependencies(workspace),
             Self::Text => text::check(workspace),
             Self::Unit => suites::unit(workspace),
+            Self::Tokenizers => suites::tokenizers(workspace),
             Self::Store => suites::store(workspace),
-            Self::Runpod => suites::runpod(workspace),
+            Self::Runpod => suites::runpod(workspace, thorough),
+            Self::Aws => suites::aws(workspace),
             Self::Ledger => suites::ledger(workspace),
             Self::Examples => suites::examples(workspace),
             Self::E2e => suites::e2e(workspace, thorough),

@@ -1,10 +1,13 @@
-//! Programs that tests run against, built from crates.io under `target/tools`.
+//! Programs that tests run against, under `target/tools`: built from crates, or taken from Python packages.
 
-use std::{env, path::PathBuf};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result};
 
-use crate::{command, workspace::Workspace};
+use crate::{command, python, workspace::Workspace};
 
 /// A program of a crate, in one version.
 pub(crate) struct Tool {
@@ -31,4 +34,88 @@ impl Tool {
         }
         Ok(program)
     }
+}
+
+/// A program inside a Python package, in one version. Nothing that the package depends on is installed.
+pub(crate) struct Packaged {
+    package: &'static str,
+    version: &'static str,
+    /// The program's path ends so.
+    program: &'static str,
+}
+
+/// AWS's own emulator of Lambda.
+pub(crate) const LAMBDA_RIE: Packaged = Packaged {
+    package: "aws-sam-cli",
+    version: "1.148.0",
+    program: if cfg!(target_arch = "aarch64") { "aws-lambda-rie-arm64" } else { "aws-lambda-rie-x86_64" },
+};
+
+/// An emulator of Lambda that runs several machines.
+pub(crate) const CARGO_LAMBDA: Packaged =
+    Packaged { package: "cargo-lambda", version: "1.9.2", program: "cargo-lambda" };
+
+impl Packaged {
+    /// Its path. The package is fetched where it is missing.
+    pub(crate) fn install(&self, workspace: &Workspace) -> Result<PathBuf> {
+        let Self { package, version, program } = self;
+        let root = workspace.target.join("tools").join(format!("{package}-{version}"));
+        let path = root.join(program);
+        if path.is_file() {
+            return Ok(path);
+        }
+        println!("fetching {package} {version}");
+        let wheel = root.join("wheel");
+        let _ = fs::remove_dir_all(&root);
+        fs::create_dir_all(&wheel)?;
+        let mut fetch = python::python(workspace)?;
+        fetch.args([
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-deps",
+            "--only-binary=:all:",
+        ]);
+        fetch.arg("--dest").arg(&wheel).arg(format!("{package}=={version}"));
+        command::run(&mut fetch).with_context(|| format!("cannot fetch {package}"))?;
+        let files: Vec<_> = fs::read_dir(&wheel)?.collect::<std::io::Result<_>>()?;
+        let file = files.first().with_context(|| format!("{package} came without a file"))?.path();
+        let unpacked = root.join("unpacked");
+        command::run(python::python(workspace)?.args(["-m", "zipfile", "-e"]).arg(file).arg(&unpacked))?;
+        let found = find(&unpacked, program)?.with_context(|| format!("{package} {version} has no {program}"))?;
+        executable(&found)?;
+        // In its place only once it is whole.
+        fs::rename(found, &path)?;
+        fs::remove_dir_all(unpacked)?;
+        fs::remove_dir_all(wheel)?;
+        Ok(path)
+    }
+}
+
+/// The file of this name somewhere below `folder`.
+fn find(folder: &Path, name: &str) -> Result<Option<PathBuf>> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            if let Some(found) = find(&path, name)? {
+                return Ok(Some(found));
+            }
+        } else if path.file_name().is_some_and(|file| file == name) {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(unix)]
+fn executable(program: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    Ok(fs::set_permissions(program, fs::Permissions::from_mode(0o755))?)
+}
+
+#[cfg(not(unix))]
+fn executable(_: &Path) -> Result<()> {
+    Ok(())
 }

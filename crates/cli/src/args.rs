@@ -21,7 +21,7 @@ pub(crate) struct Arguments {
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  a bug in outboard
+  1  a bug in outboard; or a check of `outboard doctor` failed
   2  something in the job, its data, the configuration or the command line is wrong
   3  the job failed
   4  interrupted; the message says how to go on";
@@ -79,6 +79,14 @@ pub(crate) enum Command {
     Model(Model),
     /// Runs the tasks of others: a machine of yours as a provider.
     Worker(Worker),
+    /// Makes the function that runs tasks on AWS Lambda.
+    #[command(subcommand)]
+    Aws(Aws),
+    /// Checks whether what is configured works, and says what to do where it doesn't.
+    Doctor(Doctor),
+    /// Makes, shows or removes an endpoint of your own on RunPod.
+    #[command(subcommand, name = "runpod")]
+    RunPod(RunPod),
     /// Makes and checks providers of your own (docs/plugins.md).
     #[command(subcommand)]
     Plugin(Plugin),
@@ -176,6 +184,12 @@ pub(crate) struct Costs {
     /// Prints comma-separated values.
     #[arg(long, conflicts_with = "json")]
     pub(crate) csv: bool,
+    /// First charges what providers have billed: what was a guess becomes what it cost.
+    #[arg(long, conflicts_with = "csv")]
+    pub(crate) reconcile: bool,
+    /// Also reconciles days whose bill may still grow, today's too.
+    #[arg(long, requires = "reconcile")]
+    pub(crate) today: bool,
 }
 
 /// By what costs are summed up.
@@ -187,6 +201,42 @@ pub(crate) enum By {
     Provider,
     /// The job.
     Job,
+}
+
+/// `outboard doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Checks only this provider; may be given several times.
+    #[arg(long, value_name = "PROVIDER")]
+    pub(crate) provider: Vec<String>,
+    /// Also runs one small task on each provider, which is paid for.
+    #[arg(long)]
+    pub(crate) live: bool,
+    /// What that task may cost at most, in US dollars.
+    #[arg(long, value_name = "USD", default_value = "0.05", requires = "live")]
+    pub(crate) max_cost: NanoUsd,
+}
+
+/// `outboard runpod`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RunPod {
+    /// Makes the endpoint of `[providers.runpod.deploy]`, or changes it; tries it, and writes it into outboard.toml.
+    Deploy {
+        /// Only says what would change, and what idling costs.
+        #[arg(long)]
+        dry_run: bool,
+        /// What the task that tries it may cost at most, in US dollars.
+        #[arg(long, value_name = "USD", default_value = "0.05")]
+        max_cost: NanoUsd,
+    },
+    /// Shows how it stands.
+    Status,
+    /// Removes it.
+    Destroy {
+        /// Really.
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 /// `outboard jobs`.
@@ -279,6 +329,40 @@ pub(crate) struct Worker {
     /// Tasks that may wait; more are refused.
     #[arg(long, default_value_t = 16)]
     pub(crate) max_queued: u32,
+}
+
+/// `outboard aws`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Aws {
+    /// Builds the worker, and packs it as Lambda wants it.
+    Package(Package),
+    /// Creates or changes the function of `[providers.aws-lambda]`, publishes a version, and leads the alias to it.
+    Deploy(Deploy),
+}
+
+/// `outboard aws package`.
+#[derive(Debug, Args)]
+pub(crate) struct Package {
+    /// Folder with Outboard's source.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(crate) source: PathBuf,
+    /// The function's architecture, x86_64 or arm64; that of `[providers.aws-lambda]` if unset.
+    #[arg(long, value_name = "ARCHITECTURE")]
+    pub(crate) architecture: Option<String>,
+    /// The package.
+    #[arg(long, short, value_name = "FILE", default_value = "function.zip")]
+    pub(crate) output: PathBuf,
+}
+
+/// `outboard aws deploy`.
+#[derive(Debug, Args)]
+pub(crate) struct Deploy {
+    /// ARN of the role that the function runs as.
+    #[arg(long, value_name = "ARN")]
+    pub(crate) role: String,
+    /// What `outboard aws package` wrote.
+    #[arg(long, value_name = "FILE", default_value = "function.zip")]
+    pub(crate) zip: PathBuf,
 }
 
 /// `outboard model`.

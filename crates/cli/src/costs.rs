@@ -6,7 +6,7 @@ use std::{
 };
 
 use outboard::{
-    Client, Error, ErrorKind, Result,
+    Client, Error, ErrorKind, Reconciled, Result,
     ledger::{CostRow, GroupBy},
     router::CapLeft,
 };
@@ -38,6 +38,10 @@ pub(crate) async fn costs(client: &Client, asked: &Costs, global: &Global, print
         By::Provider => (GroupBy::Provider, "provider"),
         By::Job => (GroupBy::Job, "job"),
     };
+    if asked.reconcile {
+        let done = client.reconcile(from, to, asked.today).await?;
+        reconciled(&done, global, printer);
+    }
     let rows = client.costs(by, from, to).await?;
     if asked.csv {
         printer.line(format!("{name},attempts,charged_usd,assumed_usd,reserved_usd"));
@@ -93,6 +97,40 @@ pub(crate) async fn costs(client: &Client, asked: &Costs, global: &Global, print
     }
     budgets.crossed.iter().for_each(|crossed| printer.line(format!("warning: {crossed}")));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints what became of charges.
+fn reconciled(rows: &[Reconciled], global: &Global, printer: &Printer) {
+    if global.json {
+        for Reconciled { provider, account, day, charged, billed, found, settled, left } in rows {
+            let object = json!({
+                "event": "reconciled", "schema": 1, "provider": provider, "account": account, "day": day,
+                "charged_usd": charged.as_usd(), "billed_usd": billed.as_usd(), "found_usd": found.as_usd(),
+                "settled": settled, "left": left,
+            });
+            printer.line(object.to_string());
+        }
+        return;
+    }
+    let mut table =
+        vec![["billed by", "day", "charged", "billed", "of it found", "guesses settled", ""].map(String::from)];
+    for row in rows {
+        table.push([
+            format!("{} {}", row.provider, row.account),
+            row.day.clone(),
+            row.charged.to_string(),
+            row.billed.to_string(),
+            row.found.to_string(),
+            row.settled.to_string(),
+            row.left.as_ref().map_or_else(String::new, |why| format!("left as it is: {why}")),
+        ]);
+    }
+    if table.len() == 1 {
+        printer.line("nothing was billed in this time");
+    } else {
+        table::print(printer, &table, &[2, 3, 4, 5]);
+    }
+    printer.line("");
 }
 
 /// Dollars, exactly.

@@ -2,11 +2,14 @@
 
 mod apply;
 mod args;
+mod aws;
 mod costs;
+mod doctor;
 mod jobs;
 mod output;
 mod plan;
 mod plugin;
+mod runpod;
 mod show;
 mod train;
 mod worker;
@@ -55,6 +58,13 @@ fn run(command: Command, global: &Global, printer: &Printer) -> Result<ExitCode>
         Command::Evaluate(arguments) => runtime.block_on(apply::evaluate(&client()?, &arguments, global, printer)),
         Command::Predict(arguments) => runtime.block_on(apply::predict(&client()?, &arguments, global, printer)),
         Command::Worker(arguments) => runtime.block_on(worker::worker(&Config::load(&sources)?, arguments)),
+        Command::Aws(command) => runtime.block_on(aws::aws(&Config::load(&sources)?, command, global, printer)),
+        Command::Doctor(arguments) => {
+            runtime.block_on(doctor::doctor(&Config::load(&sources)?, &arguments, global, printer))
+        }
+        Command::RunPod(asked) => {
+            runtime.block_on(runpod::runpod(&Config::load(&sources)?, &sources, &asked, global, printer))
+        }
         Command::Plugin(args::Plugin::New { name, lang }) => plugin::new(&name, lang, global, printer),
         Command::Plugin(args::Plugin::Check(arguments)) => plugin::check(&runtime, &arguments, global, printer),
         Command::Plugin(args::Plugin::Serve { store }) => runtime.block_on(plugin::serve(&store)),

@@ -24,7 +24,7 @@ pub(crate) async fn plan(client: &Client, file: &Path, global: &Global, printer:
         let object = json!({
             "event": "plan", "schema": 1, "rows": planned.rows, "validation_rows": planned.validation_rows,
             "parameters": planned.parameters, "epochs": planned.epochs, "policy": planned.plan.policy,
-            "providers": rows, "crossed": crossed,
+            "providers": rows, "crossed": crossed, "notes": planned.notes,
         });
         printer.line(object.to_string());
         return Ok(ExitCode::SUCCESS);
@@ -59,6 +59,7 @@ pub(crate) async fn plan(client: &Client, file: &Path, global: &Global, printer:
         printer.line("the phases and \"at most\" are those of the first task; the rest is for the whole job\n");
     }
     printer.line(planned.plan.to_string().trim_end());
+    planned.notes.iter().for_each(|note| printer.line(format!("note: {note}")));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -109,8 +110,13 @@ pub(crate) async fn providers(client: &Client, global: &Global, printer: &Printe
     }
     for key in known.disabled {
         let id = key.rsplit('.').next().unwrap_or_default();
-        printer.line(format!("{id}\n  state     not enabled: set {key}.enabled = true"));
+        let how = match key.as_str() {
+            "providers.runpod" => "not set up: set its key and `endpoints` (docs/runpod.md)".into(),
+            _ => format!("not enabled: set {key}.enabled = true"),
+        };
+        printer.line(format!("{id}\n  state     {how}"));
     }
+    known.notes.iter().for_each(|note| printer.line(format!("note: {note}")));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -16,10 +16,17 @@ use crate::{
 
 /// Removes what no job needs any more, and prints how much that was.
 pub(crate) async fn gc(client: &Client, global: &Global, printer: &Printer) -> Result<ExitCode> {
-    let Removed { blobs, bytes } = client.gc().await?;
+    let Removed { blobs, bytes, stored } = client.gc().await?;
     match global.json {
-        true => printer.line(json!({"event": "removed", "schema": 1, "blobs": blobs, "bytes": bytes}).to_string()),
-        false => printer.line(format!("removed {} blobs, {} bytes", grouped(blobs), grouped(bytes))),
+        true => printer.line(
+            json!({"event": "removed", "schema": 1, "blobs": blobs, "bytes": bytes, "stored": stored}).to_string(),
+        ),
+        false => {
+            printer.line(format!("removed {} blobs, {} bytes", grouped(blobs), grouped(bytes)));
+            if stored > 0 {
+                printer.line(format!("removed {} tasks and blobs from the bucket", grouped(stored as u64)));
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -2,6 +2,7 @@
 
 pub mod blob;
 pub mod error;
+pub mod finding;
 pub mod job;
 pub mod layer;
 pub mod money;

@@ -73,7 +73,7 @@ impl Form {
 /// Refuses keys that mean nothing for what the job reads.
 pub(crate) fn check_keys(data: &Data, form: Form) -> Result<()> {
     use Form::{Arrays, Images, Table};
-    let keys: [(&str, bool, &[Form]); 11] = [
+    let keys: [(&str, bool, &[Form]); 12] = [
         ("data.labels", data.labels.is_some(), &[Arrays]),
         ("data.validation_labels", data.validation_labels.is_some(), &[Arrays]),
         ("data.target", data.target.is_some(), &[Table, Arrays]),
@@ -83,6 +83,7 @@ pub(crate) fn check_keys(data: &Data, form: Form) -> Result<()> {
         ("data.weight", data.weight.is_some(), &[Table]),
         ("data.text", data.text.is_some(), &[Table]),
         ("data.max_length", data.max_length.is_some(), &[Table]),
+        ("data.tokenizer", data.tokenizer.is_some(), &[Table]),
         ("data.window", data.window.is_some(), &[Table]),
         ("data.images", data.images.is_some(), &[Images]),
     ];
@@ -103,10 +104,13 @@ pub(crate) fn check_keys(data: &Data, form: Form) -> Result<()> {
             .at("file", data.train.display())
             .at("key", key)
             .hint("take one of them out: a text is the only feature")),
-        None if data.max_length.is_some() && data.text.is_none() => {
-            Err(Error::invalid("`data.max_length` is there, but not `data.text`")
+        None if data.text.is_none() => {
+            let of_texts =
+                [("data.max_length", data.max_length.is_some()), ("data.tokenizer", data.tokenizer.is_some())];
+            let Some((key, _)) = of_texts.iter().find(|(_, given)| *given) else { return Ok(()) };
+            Err(Error::invalid(format!("`{key}` is there, but not `data.text`"))
                 .at("file", data.train.display())
-                .at("key", "data.max_length")
+                .at("key", key)
                 .hint("name the column of texts with `text = \"NAME\"`, or take it out"))
         }
         None => Ok(()),

@@ -11,6 +11,7 @@ use outboard_core::{
     job::{Color, Data, Loss},
 };
 use outboard_protocol::{Dataset, Feature, Inputs, Schema, Target, TargetColumn};
+use outboard_store::Scratch;
 
 use crate::{
     MOST_VALUES, Training,
@@ -42,7 +43,7 @@ struct Form {
 }
 
 /// Reads what a job learns from.
-pub(crate) fn training(data: &Data, loss: &Loss, seed: u64) -> Result<Training> {
+pub(crate) fn training(data: &Data, loss: &Loss, seed: u64, scratch: &Scratch) -> Result<Training> {
     let role = match loss {
         Loss::CrossEntropy { .. } => Role::Class,
         Loss::BceWithLogits { .. } => Role::Side,
@@ -66,13 +67,13 @@ pub(crate) fn training(data: &Data, loss: &Loss, seed: u64) -> Result<Training> 
     let (target, y) = labels
         .into_target("class".to_string(), &numbers)
         .map_err(|e| e.at("file", data.train.display()).hint(LAYOUT))?;
-    let x = form.read(&data.train, &pictures)?;
-    let rows = Rows { path: data.train.clone(), shape: form.shape(), x, y };
-    rows.training(form.feature(), target, data, seed, |path, schema| dataset(path, schema, true))
+    let x = form.read(&data.train, &pictures, scratch)?;
+    let rows = Rows { path: data.train.clone(), shape: form.shape(), x, y, scratch: scratch.clone() };
+    rows.training(form.feature(), target, data, seed, |path, schema| dataset(path, schema, true, scratch))
 }
 
 /// Reads a folder as a model was trained.
-pub(crate) fn dataset(path: &Path, schema: &Schema, labelled: bool) -> Result<Dataset> {
+pub(crate) fn dataset(path: &Path, schema: &Schema, labelled: bool, scratch: &Scratch) -> Result<Dataset> {
     let Some(Feature::Image { size, resize, color, .. }) = schema.features.first() else {
         return Err(Error::invalid("the model was not trained on images").at("file", path.display()));
     };
@@ -87,7 +88,8 @@ pub(crate) fn dataset(path: &Path, schema: &Schema, labelled: bool) -> Result<Da
         TargetColumn::Classes { classes, .. } => known(Role::Class, classes)?,
         _ => return Err(Error::invalid("the model predicts no classes").at("file", path.display())),
     };
-    Rows { path: path.to_path_buf(), shape: form.shape(), x: form.read(path, &pictures)?, y }.dataset(schema)
+    let x = form.read(path, &pictures, scratch)?;
+    Rows { path: path.to_path_buf(), shape: form.shape(), x, y, scratch: scratch.clone() }.whole(schema)
 }
 
 /// The images of a folder, in the order of the bytes of their names: those in it, unless each needs a class, then those
@@ -197,20 +199,22 @@ impl Form {
         Feature::Image { size: self.size, resize: self.resize, color: self.color, scalings: Vec::new() }
     }
 
-    fn read(&self, folder: &Path, pictures: &[Picture]) -> Result<Inputs> {
+    fn read(&self, folder: &Path, pictures: &[Picture], scratch: &Scratch) -> Result<Inputs> {
         let total = self.shape().iter().try_fold(pictures.len(), |n, size| n.checked_mul(*size));
-        let Some(total) = total.filter(|total| *total <= MOST_VALUES) else {
+        if total.is_none_or(|total| total > MOST_VALUES) {
             let ([height, width], n) = (self.size, pictures.len());
             let what = format!("{n} images of {height} by {width} pixels are more than {MOST_VALUES} numbers");
             return Err(Error::invalid(what)
                 .at("file", folder.display())
                 .hint("use fewer images, or smaller ones with `images = { size = [64, 64] }`"));
-        };
-        let mut bytes = Vec::with_capacity(total);
+        }
+        let (mut all, mut bytes) = (scratch.list(), Vec::new());
         for picture in pictures {
             self.append(&picture.path, &mut bytes)?;
+            all.extend(&bytes)?;
+            bytes.clear();
         }
-        Ok(Inputs::Bytes { bytes, scalings: Vec::new() })
+        Ok(Inputs::Bytes { bytes: all.finish()?, scalings: Vec::new() })
     }
 
     /// Adds an image, one channel after another.

@@ -12,6 +12,7 @@ mod rows;
 mod source;
 mod table;
 mod text;
+mod tokenizer;
 mod wording;
 
 use std::path::Path;
@@ -21,11 +22,14 @@ use outboard_core::{
     job::{Data, Format, Loss, Validation},
 };
 use outboard_protocol::{Dataset, Feature, Schema, random};
+use outboard_store::Scratch;
 
 use crate::{format::Form, source::Source, table::Table};
 
-/// Numbers in a data set: 4 GiB of them, or 1 GiB where they are bytes.
-const MOST_VALUES: usize = 1 << 30;
+/// Numbers in a data set: 32 GiB of them, or 8 GiB where they are bytes.
+const MOST_VALUES: usize = 1 << 33;
+/// Rows of a data set, which are counted in 32 bits.
+const MOST_ROWS: usize = u32::MAX as usize;
 
 /// What a training job learns from.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,33 +47,35 @@ pub struct Training {
 /// Offsets and scales come from the training rows alone, categories and classes from the whole training file. `loss`
 /// decides what the target is: a class (`cross_entropy`), one of two or several labels (`bce_with_logits`), or numbers
 /// (the others).
-/// The same file, job and seed give the same split and the same numbers.
+/// The same file, job and seed give the same split and the same numbers. What is large lies in files of `scratch`, not in
+/// memory.
 ///
 /// # Errors
 /// `NotFound` where a file is missing, `InvalidRequest` where one can't be read as the job says, with the job's key,
 /// file, row and column.
-pub fn read_training(data: &Data, loss: &Loss, seed: u64) -> Result<Training> {
-    read_job(data, loss, seed).map_err(|error| at_key(error, "data.train"))
+pub fn read_training(data: &Data, loss: &Loss, seed: u64, scratch: &Scratch) -> Result<Training> {
+    read_job(data, loss, seed, scratch).map_err(|error| at_key(error, "data.train"))
 }
 
-fn read_job(data: &Data, loss: &Loss, seed: u64) -> Result<Training> {
+fn read_job(data: &Data, loss: &Loss, seed: u64, scratch: &Scratch) -> Result<Training> {
     let format = format::of(&data.train, data.format)?;
     let form = Form::of(format);
     format::check_keys(data, form)?;
     match form {
-        Form::Table => read_table(data, format, loss, seed),
-        Form::Arrays => arrays::training(data, format, loss, seed),
-        Form::Images => images::training(data, loss, seed),
+        Form::Table => read_table(data, format, loss, seed, scratch),
+        Form::Arrays => arrays::training(data, format, loss, seed, scratch),
+        Form::Images => images::training(data, loss, seed, scratch),
     }
 }
 
-fn read_table(data: &Data, format: Format, loss: &Loss, seed: u64) -> Result<Training> {
-    let source = Source::open(&data.train, format)?;
+fn read_table(data: &Data, format: Format, loss: &Loss, seed: u64, scratch: &Scratch) -> Result<Training> {
+    let source = Source::open(&data.train, format, scratch)?;
     let (mut features, mut targets) = columns::of_job(data, loss, &source)?;
     let max_length = data.max_length.unwrap_or(text::MAX_LENGTH);
-    let text = data.text.clone().map(|name| Feature::Text { name, max_length });
-    let mut table =
-        Table::read(&source, &mut features, &mut targets, columns::weights_of_job(data, &source)?, text.as_ref())?;
+    let tokenizer = data.tokenizer.as_deref().map(tokenizer::open).transpose()?;
+    let text = data.text.clone().map(|name| Feature::Text { name, max_length, tokenizer });
+    let weights = columns::weights_of_job(data, &source)?;
+    let mut table = Table::read(&source, &mut features, &mut targets, weights, text.as_ref(), scratch)?;
     // The numbers are all that is needed from here on.
     drop(source);
 
@@ -77,19 +83,13 @@ fn read_table(data: &Data, format: Format, loss: &Loss, seed: u64) -> Result<Tra
     let noun = if data.window.is_some() { "window" } else { "row" };
     rows::check_count(&data.train, samples, noun)?;
     let sorted = table.sort_labels(features, targets)?;
-    let all = 0..samples as u32;
     let (train, held_out) = match (&data.validation, data.window) {
-        (Some(Validation::Fraction(fraction)), None) => {
-            let held_out = random::validation_rows(seed, samples, *fraction);
-            (all.filter(|row| held_out.binary_search(row).is_err()).collect(), held_out)
-        }
         // What is held out of a series comes after what is learned from.
         (Some(Validation::Fraction(fraction)), Some(_)) => {
-            let held_out = random::validation_rows(seed, samples, *fraction).len();
-            let (train, held_out) = (all.start..all.end - held_out as u32, all.end - held_out as u32..all.end);
-            (train.collect(), held_out.collect())
+            let end = (samples - random::validation_rows(seed, samples, *fraction).len()) as u32;
+            ((0..end).collect(), (end..samples as u32).collect())
         }
-        _ => (all.collect::<Vec<_>>(), Vec::new()),
+        _ => rows::split(data, seed, samples),
     };
     let fitted = match (data.window, train.last()) {
         (Some(window), Some(last)) => (0..last * window.stride as u32 + window.length as u32).collect(),
@@ -106,8 +106,8 @@ fn read_table(data: &Data, format: Format, loss: &Loss, seed: u64) -> Result<Tra
         // What is held out counts as it will later: each row the same.
         Some(Validation::Fraction(_)) => Some(Dataset { weights: None, ..table.dataset(&schema, &held_out)? }),
         Some(Validation::File(path)) => {
-            let set =
-                format::of_later(path, Some(format)).and_then(|format| read(path, format, None, &schema, Some("")));
+            let set = format::of_later(path, Some(format))
+                .and_then(|format| read(path, format, None, &schema, Some(""), scratch));
             Some(set.map_err(|e| at_key(e, "data.validation"))?)
         }
     };
@@ -127,16 +127,16 @@ fn at_key(error: Error, key: &str) -> Error {
 ///
 /// # Errors
 /// `NotFound` where a file is missing, `InvalidRequest` where it doesn't go with the schema, with row and column.
-pub fn read_labelled(path: &Path, labels: Option<&Path>, schema: &Schema) -> Result<Dataset> {
-    read(path, format::of(path, None)?, labels, schema, Some("--labels"))
+pub fn read_labelled(path: &Path, labels: Option<&Path>, schema: &Schema, scratch: &Scratch) -> Result<Dataset> {
+    read(path, format::of(path, None)?, labels, schema, Some("--labels"), scratch)
 }
 
 /// Reads a file or folder as the model was trained; its target may be missing and is ignored, like all other columns.
 ///
 /// # Errors
 /// `NotFound` where the file is missing, `InvalidRequest` where it doesn't go with the schema, with row and column.
-pub fn read_features(path: &Path, schema: &Schema) -> Result<Dataset> {
-    read(path, format::of(path, None)?, None, schema, None)
+pub fn read_features(path: &Path, schema: &Schema, scratch: &Scratch) -> Result<Dataset> {
+    read(path, format::of(path, None)?, None, schema, None, scratch)
 }
 
 /// `labelled` names what says where the targets of an array are, if they are wanted.
@@ -146,6 +146,7 @@ fn read(
     labels: Option<&Path>,
     schema: &Schema,
     labelled: Option<&'static str>,
+    scratch: &Scratch,
 ) -> Result<Dataset> {
     let form = match schema.features.first() {
         Some(Feature::Array { .. }) => Form::Arrays,
@@ -164,12 +165,12 @@ fn read(
             .hint("leave `--labels` out"));
     }
     match form {
-        Form::Arrays => arrays::dataset(path, format, labels, schema, labelled),
-        Form::Images => images::dataset(path, schema, labelled.is_some()),
+        Form::Arrays => arrays::dataset(path, format, labels, schema, labelled, scratch),
+        Form::Images => images::dataset(path, schema, labelled.is_some(), scratch),
         Form::Table => {
-            let source = Source::open(path, format)?;
+            let source = Source::open(path, format, scratch)?;
             let (mut features, mut targets) = columns::of_schema(schema, labelled.is_some(), &source)?;
-            let table = Table::read(&source, &mut features, &mut targets, None, schema.features.first())?;
+            let table = Table::read(&source, &mut features, &mut targets, None, schema.features.first(), scratch)?;
             drop(source);
             let all: Vec<u32> = (0..table.samples(schema.window, labelled.is_some())? as u32).collect();
             table.dataset(schema, &all)

@@ -1,12 +1,14 @@
-//! Rows of arrays and images, from the file to data sets: split, fitted, scaled in their place.
+//! Rows of arrays and images, from the file to data sets: split, fitted, scaled.
 
 use std::path::{Path, PathBuf};
 
+use bytemuck::Pod;
 use outboard_core::{
     error::{Error, Result},
     job::{Data, Validation},
 };
-use outboard_protocol::{Dataset, Feature, Inputs, Scaling, Schema, Target, TargetColumn, random};
+use outboard_protocol::{Dataset, Feature, Inputs, Scaling, Schema, Target, TargetColumn, Values, random};
+use outboard_store::Scratch;
 
 use crate::{Training, at_key, fit};
 
@@ -18,12 +20,13 @@ pub(crate) struct Rows {
     pub(crate) shape: Vec<usize>,
     pub(crate) x: Inputs,
     pub(crate) y: Target,
+    pub(crate) scratch: Scratch,
 }
 
 impl Rows {
     /// Splits, fits and scales them as the job says; `later` reads its validation file.
     pub(crate) fn training(
-        mut self,
+        self,
         feature: Feature,
         target: TargetColumn,
         data: &Data,
@@ -33,42 +36,31 @@ impl Rows {
         let width: usize = self.shape.iter().product();
         let rows = self.x.len() / width;
         check_count(&self.path, rows, "row")?;
-        let held_out = match data.validation {
-            Some(Validation::Fraction(fraction)) => {
-                let held_out = random::validation_rows(seed, rows, fraction);
-                Some(Self {
-                    path: self.path.clone(),
-                    shape: self.shape.clone(),
-                    x: self.x.take_rows(&held_out, width),
-                    y: self.y.take_rows(&held_out),
-                })
-            }
-            _ => None,
-        };
+        let (train, held_out) = split(data, seed, rows);
         let parts = parts(&feature);
         let part = width / parts;
         let scalings = fit::fit(parts, data.normalize, |visit| match &self.x {
-            Inputs::Floats(floats) => {
-                for row in floats.chunks_exact(width) {
-                    row.iter().enumerate().for_each(|(i, x)| visit(i / part, f64::from(*x)));
-                }
-            }
-            Inputs::Bytes { bytes, .. } => {
-                for row in bytes.chunks_exact(width) {
-                    row.iter().enumerate().for_each(|(i, x)| visit(i / part, f64::from(*x)));
-                }
-            }
+            Inputs::Floats(floats) => each(floats, &train, width, |i, x| visit(i / part, f64::from(x))),
+            Inputs::Bytes { bytes, .. } => each(bytes, &train, width, |i, x| visit(i / part, f64::from(x))),
         });
         let schema = Schema { features: vec![with_scalings(feature, scalings)], target, window: None };
         let validation = match &data.validation {
+            None => None,
             Some(Validation::File(path)) => Some(later(path, &schema).map_err(|e| at_key(e, "data.validation"))?),
-            _ => held_out.map(|rows| rows.dataset(&schema)).transpose()?,
+            Some(Validation::Fraction(_)) => Some(self.dataset(&schema, &held_out)?),
         };
-        Ok(Training { train: self.dataset(&schema)?, schema, validation })
+        Ok(Training { train: self.dataset(&schema, &train)?, schema, validation })
     }
 
-    /// Scales them as the schema says.
-    pub(crate) fn dataset(self, schema: &Schema) -> Result<Dataset> {
+    /// All of them, scaled as the schema says.
+    pub(crate) fn whole(&self, schema: &Schema) -> Result<Dataset> {
+        let width: usize = self.shape.iter().product();
+        let rows = (self.x.len() / width.max(1)) as u32;
+        self.dataset(schema, &(0..rows).collect::<Vec<_>>())
+    }
+
+    /// Some of them, scaled as the schema says.
+    fn dataset(&self, schema: &Schema, rows: &[u32]) -> Result<Dataset> {
         let (shape, fitted): (Vec<usize>, &[Scaling]) = match schema.features.first() {
             Some(Feature::Array { shape, scalings, .. }) => (shape.clone(), scalings),
             Some(Feature::Image { size: [height, width], color, scalings, .. }) => {
@@ -82,27 +74,69 @@ impl Rows {
                 .at("file", self.path.display())
                 .hint("use rows of the same shape, or train on these"));
         }
-        let x = match self.x {
-            Inputs::Bytes { bytes, .. } => Inputs::Bytes { bytes, scalings: fitted.to_vec() },
-            Inputs::Floats(mut floats) => {
-                let part = width / fitted.len();
-                for (i, part) in floats.chunks_exact_mut(part).enumerate() {
-                    let scaling = fitted[i % fitted.len()];
-                    part.iter_mut().for_each(|x| *x = scaling.apply(f64::from(*x)));
-                }
-                if let Some(at) = floats.iter().position(|x| !x.is_finite()) {
-                    return Err(Error::invalid(
-                        "a number is too far from the values of the training rows to be scaled",
-                    )
-                    .at("file", self.path.display())
-                    .at("row", at / width + 1)
-                    .at("number", at % width + 1)
-                    .hint("replace it, or train with `normalize = \"none\"`"));
-                }
-                Inputs::Floats(floats)
+        let x = match &self.x {
+            Inputs::Bytes { bytes, .. } => {
+                Inputs::Bytes { bytes: self.chosen(bytes, rows, width)?, scalings: fitted.to_vec() }
+            }
+            Inputs::Floats(floats) => Inputs::Floats(self.scaled(floats, rows, fitted, width)?),
+        };
+        let y = match &self.y {
+            Target::None => Target::None,
+            Target::Classes(classes) => Target::Classes(self.chosen(classes, rows, 1)?),
+            Target::Values { outputs, values } => {
+                Target::Values { outputs: *outputs, values: self.chosen(values, rows, *outputs)? }
             }
         };
-        Ok(Dataset { shape, x, y: self.y, weights: None })
+        Ok(Dataset { shape, x, y, weights: None })
+    }
+
+    /// Rows of a list with `width` numbers for each.
+    fn chosen<T: Pod>(&self, all: &Values<T>, rows: &[u32], width: usize) -> Result<Values<T>> {
+        if rows.len() * width == all.len() {
+            return Ok(all.clone());
+        }
+        let (all, mut chosen) = (&all[..], self.scratch.list());
+        rows.iter().try_for_each(|row| chosen.extend(&all[*row as usize * width..][..width]))?;
+        chosen.finish()
+    }
+
+    fn scaled(&self, floats: &[f32], rows: &[u32], fitted: &[Scaling], width: usize) -> Result<Values<f32>> {
+        let (mut all, mut scaled) = (self.scratch.list(), vec![0.0; width]);
+        let part = width / fitted.len();
+        for row in rows {
+            let from = floats[*row as usize * width..][..width].chunks_exact(part);
+            for ((to, from), scaling) in scaled.chunks_exact_mut(part).zip(from).zip(fitted) {
+                to.iter_mut().zip(from).for_each(|(to, x)| *to = scaling.apply(f64::from(*x)));
+            }
+            if let Some(at) = scaled.iter().position(|x| !x.is_finite()) {
+                return Err(Error::invalid("a number is too far from the values of the training rows to be scaled")
+                    .at("file", self.path.display())
+                    .at("row", row + 1)
+                    .at("number", at + 1)
+                    .hint("replace it, or train with `normalize = \"none\"`"));
+            }
+            all.extend(&scaled)?;
+        }
+        all.finish()
+    }
+}
+
+/// Gives each number of these rows with its place in the row.
+fn each<T: Copy>(all: &[T], rows: &[u32], width: usize, mut visit: impl FnMut(usize, T)) {
+    for row in rows {
+        all[*row as usize * width..][..width].iter().enumerate().for_each(|(i, x)| visit(i, *x));
+    }
+}
+
+/// The rows that are learned from, and those that are held out of them.
+pub(crate) fn split(data: &Data, seed: u64, rows: usize) -> (Vec<u32>, Vec<u32>) {
+    let all = 0..rows as u32;
+    match data.validation {
+        Some(Validation::Fraction(fraction)) => {
+            let held_out = random::validation_rows(seed, rows, fraction);
+            (all.filter(|row| held_out.binary_search(row).is_err()).collect(), held_out)
+        }
+        _ => (all.collect(), Vec::new()),
     }
 }
 

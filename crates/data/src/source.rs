@@ -1,9 +1,10 @@
 //! A file's bytes, header and rows, before cells mean anything.
 
 use std::{
+    cell::Cell,
     collections::HashMap,
     fs::File,
-    io::Read,
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
@@ -12,6 +13,8 @@ use outboard_core::{
     error::{Error, ErrorKind, IoContext, Result},
     job::Format,
 };
+use outboard_protocol::Values;
+use outboard_store::Scratch;
 
 #[cfg(feature = "parquet")]
 use crate::parquet::Parquet;
@@ -19,6 +22,8 @@ use crate::wording::{cut, shown};
 
 /// Bytes that are looked at to tell a text from something else.
 const SNIFFED: u64 = 64 * 1024;
+/// Bytes of a row.
+const MOST_ROW_BYTES: usize = 32 << 20;
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// A file with named columns.
@@ -34,17 +39,17 @@ pub(crate) struct Source {
 #[derive(Debug)]
 enum Content {
     /// Lines, the header among them.
-    Csv { bytes: Vec<u8>, delimiter: u8 },
+    Csv { bytes: Values<u8>, delimiter: u8 },
     #[cfg(feature = "parquet")]
     Parquet(Parquet),
 }
 
 impl Source {
-    /// Reads the names of the columns, and a CSV file whole.
-    pub(crate) fn open(path: &Path, format: Format) -> Result<Self> {
+    /// Reads the names of the columns, and copies a CSV file, which may have no second beginning.
+    pub(crate) fn open(path: &Path, format: Format, scratch: &Scratch) -> Result<Self> {
         match format {
             Format::Parquet => Self::open_parquet(path),
-            _ => Self::open_csv(path),
+            _ => Self::open_csv(path, scratch),
         }
     }
 
@@ -63,8 +68,8 @@ impl Source {
             .hint("build it with the feature `parquet`, or save the file as CSV"))
     }
 
-    fn open_csv(path: &Path) -> Result<Self> {
-        let bytes = read(path).map_err(|e| e.at("file", path.display()))?;
+    fn open_csv(path: &Path, scratch: &Scratch) -> Result<Self> {
+        let bytes = read(path, scratch).map_err(|e| e.at("file", path.display()))?;
         let delimiter = delimiter(&bytes);
         let is_empty = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes).trim_ascii().is_empty();
         let mut source = Self {
@@ -78,7 +83,13 @@ impl Source {
                 .refuse("the file is empty")
                 .hint("give it a header line with the names of the columns, then one line for each row"));
         }
-        let header = source.csv().byte_headers().map_err(|e| source.unreadable(e))?.clone();
+        let left = Cell::new(MOST_ROW_BYTES);
+        let header = match &source.content {
+            Content::Csv { bytes, .. } => source.csv(Watched { bytes, left: &left }).byte_headers().cloned(),
+            #[cfg(feature = "parquet")]
+            Content::Parquet(_) => Ok(ByteRecord::new()),
+        };
+        let header = header.map_err(|e| if left.get() == 0 { source.endless(0) } else { source.unreadable(e) })?;
         for (position, name) in header.iter().enumerate() {
             let Ok(name) = std::str::from_utf8(name).map(str::trim) else {
                 return Err(source
@@ -131,11 +142,19 @@ impl Source {
             visit(&row)
         };
         match &self.content {
-            Content::Csv { .. } => {
-                let mut reader = self.csv();
+            Content::Csv { bytes, .. } => {
+                let left = Cell::new(MOST_ROW_BYTES);
+                let mut reader = self.csv(Watched { bytes, left: &left });
                 let mut record = ByteRecord::new();
-                while reader.read_byte_record(&mut record).map_err(|e| self.unreadable(e))? {
-                    visit(&record)?;
+                loop {
+                    let start = reader.position().byte();
+                    match reader.read_byte_record(&mut record) {
+                        Ok(true) => visit(&record)?,
+                        Ok(false) => break,
+                        Err(_) if left.get() == 0 => return Err(self.endless(start)),
+                        Err(e) => return Err(self.unreadable(e)),
+                    }
+                    left.set(MOST_ROW_BYTES);
                 }
             }
             #[cfg(feature = "parquet")]
@@ -147,15 +166,35 @@ impl Source {
         Ok(number)
     }
 
-    /// A reader of the lines; there is none where the file is not made of lines.
-    fn csv(&self) -> csv::Reader<&[u8]> {
-        let (bytes, delimiter) = match &self.content {
-            Content::Csv { bytes, delimiter } => (&bytes[..], *delimiter),
+    /// A reader of the lines.
+    fn csv<'a>(&self, lines: Watched<'a>) -> csv::Reader<Watched<'a>> {
+        let delimiter = match &self.content {
+            Content::Csv { delimiter, .. } => *delimiter,
             #[cfg(feature = "parquet")]
-            Content::Parquet(_) => (&[][..], b','),
+            Content::Parquet(_) => b',',
         };
         // Flexible: an error about unequal rows is to be our own.
-        ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(bytes)
+        ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(lines)
+    }
+
+    /// The line on which the row at this byte starts, if there are lines. The reader's own count leaves out blank lines and half
+    /// a CRLF before it.
+    fn line(&self, byte: u64) -> Option<usize> {
+        let bytes = match &self.content {
+            Content::Csv { bytes, .. } => bytes,
+            #[cfg(feature = "parquet")]
+            Content::Parquet(_) => return None,
+        };
+        let (before, rest) = bytes.split_at((byte as usize).min(bytes.len()));
+        let skipped = rest.iter().take_while(|byte| matches!(byte, b'\r' | b'\n'));
+        Some(1 + before.iter().chain(skipped).filter(|byte| **byte == b'\n').count())
+    }
+
+    /// A row without an end, from this byte on.
+    fn endless(&self, start: u64) -> Error {
+        let line = self.line(start).map_or(String::new(), |line| format!("line {line}: "));
+        self.refuse(format!("{line}the row has no end within {} MiB", MOST_ROW_BYTES >> 20))
+            .hint("close the quotes on that line")
     }
 
     fn unreadable(&self, cause: csv::Error) -> Error {
@@ -190,39 +229,42 @@ impl Row<'_> {
     }
 
     fn refuse(&self, what: impl AsRef<str>) -> Error {
-        let what = match self.line() {
+        let what = match self.source.line(self.record.position().map_or(0, |at| at.byte())) {
             Some(line) => format!("line {line}: {}", what.as_ref()),
             None => what.as_ref().to_string(),
         };
         self.source.refuse(what).at("row", self.number)
     }
+}
 
-    /// The line on which the row starts, if there are lines. The reader's own count leaves out blank lines and half a CRLF
-    /// before it.
-    fn line(&self) -> Option<usize> {
-        let bytes = match &self.source.content {
-            Content::Csv { bytes, .. } => bytes,
-            #[cfg(feature = "parquet")]
-            Content::Parquet(_) => return None,
-        };
-        let before = self.record.position().map_or(0, |p| p.byte() as usize);
-        let (before, rest) = bytes.split_at(before.min(bytes.len()));
-        let skipped = rest.iter().take_while(|byte| matches!(byte, b'\r' | b'\n'));
-        Some(1 + before.iter().chain(skipped).filter(|byte| **byte == b'\n').count())
+/// Lines of which a row may take so many bytes: a quote that is never closed would make one of all that follows.
+struct Watched<'a> {
+    bytes: &'a [u8],
+    left: &'a Cell<usize>,
+}
+
+impl Read for Watched<'_> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let limit = to.len().min(self.left.get());
+        if limit == 0 && !self.bytes.is_empty() {
+            return Err(io::Error::other("a row has no end"));
+        }
+        let read = self.bytes.read(&mut to[..limit])?;
+        self.left.set(self.left.get() - read);
+        Ok(read)
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>> {
+fn read(path: &Path, scratch: &Scratch) -> Result<Values<u8>> {
     let mut file = File::open(path).doing("read", path)?;
-    let mut bytes = Vec::new();
+    let mut start = Vec::new();
     // Looked at before the rest is read, which might have no end.
-    file.by_ref().take(SNIFFED).read_to_end(&mut bytes).doing("read", path)?;
-    if bytes.contains(&0) {
+    file.by_ref().take(SNIFFED).read_to_end(&mut start).doing("read", path)?;
+    if start.contains(&0) {
         return Err(Error::invalid("the file is not a CSV file: it holds binary data")
             .hint("decompress or export it as CSV, in UTF-8"));
     }
-    file.read_to_end(&mut bytes).doing("read", path)?;
-    Ok(bytes)
+    scratch.read(&mut start.chain(file), path)
 }
 
 /// What parts the cells: a comma, or what the header has instead.

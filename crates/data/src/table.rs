@@ -6,10 +6,11 @@ use outboard_core::{
     error::{Error, Result},
     job::Window,
 };
-use outboard_protocol::{Dataset, Feature, Scaling, Schema, Target, TargetColumn};
+use outboard_protocol::{Dataset, Feature, Inputs, Scaling, Schema, Target, TargetColumn, Values};
+use outboard_store::Scratch;
 
 use crate::{
-    MOST_VALUES,
+    MOST_ROWS, MOST_VALUES,
     columns::{Cells, Column},
     labels::Role,
     source::Source,
@@ -25,11 +26,14 @@ pub(crate) struct Table {
     rows: usize,
     width: usize,
     targets: usize,
-    cells: Vec<f64>,
+    cells: Values<f64>,
+    /// For each column of labels, the place of each of its numbers once they are in order.
+    places: Vec<Vec<u32>>,
     /// The tokens of each row, where those are what is learned from.
-    tokens: Option<Vec<f32>>,
+    tokens: Option<Values<f32>>,
     /// How much each row counts, where the job says.
-    weights: Option<Vec<f32>>,
+    weights: Option<Values<f32>>,
+    scratch: Scratch,
 }
 
 impl Table {
@@ -41,22 +45,35 @@ impl Table {
         targets: &mut [Column],
         mut weight: Option<Column>,
         feature: Option<&Feature>,
+        scratch: &Scratch,
     ) -> Result<Self> {
         let width = features.len() + targets.len();
-        let mut cells = Vec::new();
-        let mut weights = weight.as_ref().map(|_| Vec::new());
+        let mut cells = scratch.list();
+        let mut weights = weight.as_ref().map(|_| scratch.list());
+        let mut values = Vec::with_capacity(width);
         let rows = source.for_each_row(|row| {
             for column in features.iter_mut().chain(targets.iter_mut()) {
-                cells.push(column.value(row)?);
+                values.push(column.value(row)?);
             }
+            cells.extend(&values)?;
+            values.clear();
             if let (Some(weight), Some(weights)) = (&mut weight, &mut weights) {
-                weights.push(weight.value(row)? as f32);
+                weights.push(weight.value(row)? as f32)?;
             }
             Ok(())
         })?;
-        let tokens = feature.map(|feature| text::read(source, feature)).transpose()?.flatten();
-        let path = source.path().to_path_buf();
-        let table = Self { path, rows, width, targets: targets.len(), cells, tokens, weights };
+        let tokens = feature.map(|feature| text::read(source, feature, scratch)).transpose()?.flatten();
+        let table = Self {
+            path: source.path().to_path_buf(),
+            rows,
+            width,
+            targets: targets.len(),
+            cells: cells.finish()?,
+            places: vec![Vec::new(); width],
+            tokens,
+            weights: weights.map(|weights| weights.finish()).transpose()?,
+            scratch: scratch.clone(),
+        };
         table.values(rows, width)?;
         Ok(table)
     }
@@ -66,7 +83,7 @@ impl Table {
         self.width
     }
 
-    /// A row, from 0.
+    /// A row, from 0; labels are in the order in which they came.
     pub(crate) fn row(&self, row: u32) -> &[f64] {
         &self.cells[row as usize * self.width..][..self.width]
     }
@@ -101,9 +118,7 @@ impl Table {
         let role = labels.role();
         let (labels, places) =
             labels.sorted().map_err(|e| e.at("file", self.path.display()).at("column", cut(&name)))?;
-        for cell in self.cells.iter_mut().skip(place).step_by(self.width) {
-            *cell = f64::from(places[*cell as usize]);
-        }
+        self.places[place] = places;
         Ok(SortedColumn { name, kind: Sort::Labels(role, labels) })
     }
 
@@ -111,42 +126,45 @@ impl Table {
     pub(crate) fn dataset(&self, schema: &Schema, samples: &[u32]) -> Result<Dataset> {
         let width = schema.features.iter().map(Feature::width).sum();
         let Some(window) = schema.window else {
-            let mut x = Vec::with_capacity(self.values(samples.len(), width)?);
-            for row in samples {
-                self.append(schema, *row, &mut x)?;
-            }
+            self.values(samples.len(), width)?;
             return Ok(Dataset {
                 shape: vec![width],
-                x: x.into(),
-                y: self.targets(schema, samples),
-                weights: self.row_weights(samples),
+                x: self.inputs(schema, samples.iter().copied())?,
+                y: self.targets(schema, samples)?,
+                weights: self.row_weights(samples)?,
             });
         };
-        let numbers = self.values(samples.len(), window.length.saturating_mul(width))?;
-        let mut x = Vec::with_capacity(numbers);
-        let mut last = Vec::with_capacity(samples.len());
-        for sample in samples {
-            let start = *sample as usize * window.stride;
-            let end = start + window.length;
-            for row in start..end {
-                self.append(schema, row as u32, &mut x)?;
-            }
-            last.push((end - 1 + window.horizon) as u32);
-        }
+        self.values(samples.len(), window.length.saturating_mul(width))?;
+        let start = |sample: &u32| *sample as usize * window.stride;
+        let rows = samples.iter().flat_map(|sample| start(sample)..start(sample) + window.length);
+        let last = |sample| (start(sample) + window.length - 1 + window.horizon) as u32;
+        let last: Vec<u32> = samples.iter().map(last).collect();
         Ok(Dataset {
             shape: vec![window.length, width],
-            x: x.into(),
-            y: self.targets(schema, &last),
-            weights: self.row_weights(&last),
+            x: self.inputs(schema, rows.map(|row| row as u32))?,
+            y: self.targets(schema, &last)?,
+            weights: self.row_weights(&last)?,
         })
+    }
+
+    /// The features of these rows.
+    fn inputs(&self, schema: &Schema, rows: impl Iterator<Item = u32>) -> Result<Inputs> {
+        let (mut all, mut x) = (self.scratch.list(), Vec::new());
+        for row in rows {
+            x.clear();
+            self.append(schema, row, &mut x)?;
+            all.extend(&x)?;
+        }
+        all.finish().map(Inputs::Floats)
     }
 
     /// Adds the features of a row.
     fn append(&self, schema: &Schema, row: u32, x: &mut Vec<f32>) -> Result<()> {
+        let cells = self.row(row);
         for (i, feature) in schema.features.iter().enumerate() {
             match feature {
                 Feature::Numeric { name, offset, scale } => {
-                    let cell = self.row(row)[i];
+                    let cell = cells[i];
                     let value = Scaling { offset: *offset, scale: *scale }.apply(cell);
                     if !value.is_finite() {
                         return Err(self.out_of_range(row, name, cell));
@@ -156,7 +174,7 @@ impl Table {
                 Feature::Categorical { categories, .. } => {
                     let start = x.len();
                     x.resize(start + categories.len(), 0.0);
-                    x[start + self.row(row)[i] as usize] = 1.0;
+                    x[start + self.placed(i, cells[i]) as usize] = 1.0;
                 }
                 Feature::Text { max_length, .. } => {
                     let tokens = self.tokens.as_deref().unwrap_or_default();
@@ -169,23 +187,31 @@ impl Table {
         Ok(())
     }
 
-    fn row_weights(&self, rows: &[u32]) -> Option<Vec<f32>> {
-        let weights = self.weights.as_ref()?;
-        Some(rows.iter().map(|row| weights[*row as usize]).collect())
+    /// A cell of this column as it counts: a label by its place.
+    fn placed(&self, column: usize, cell: f64) -> f64 {
+        self.places[column].get(cell as usize).map_or(cell, |place| f64::from(*place))
     }
 
-    fn targets(&self, schema: &Schema, rows: &[u32]) -> Target {
-        let cells = rows.iter().flat_map(|row| &self.row(*row)[self.width - self.targets..]);
-        match &schema.target {
+    fn row_weights(&self, rows: &[u32]) -> Result<Option<Values<f32>>> {
+        let Some(weights) = &self.weights else { return Ok(None) };
+        self.scratch.gather(rows.iter().map(|row| weights[*row as usize])).map(Some)
+    }
+
+    fn targets(&self, schema: &Schema, rows: &[u32]) -> Result<Target> {
+        let columns = self.width - self.targets..self.width;
+        let cells =
+            rows.iter().flat_map(|row| columns.clone().map(|column| self.placed(column, self.row(*row)[column])));
+        Ok(match &schema.target {
             _ if self.targets == 0 => Target::None,
-            TargetColumn::Classes { .. } => Target::Classes(cells.map(|cell| *cell as i64).collect()),
-            _ => Target::Values { outputs: self.targets, values: cells.map(|cell| *cell as f32).collect() },
-        }
+            TargetColumn::Classes { .. } => Target::Classes(self.scratch.gather(cells.map(|cell| cell as i64))?),
+            _ => Target::Values { outputs: self.targets, values: self.scratch.gather(cells.map(|cell| cell as f32))? },
+        })
     }
 
     /// `rows * width`, within bounds.
     fn values(&self, rows: usize, width: usize) -> Result<usize> {
-        rows.checked_mul(width).filter(|values| *values <= MOST_VALUES).ok_or_else(|| {
+        let values = rows.checked_mul(width).filter(|values| *values <= MOST_VALUES && rows <= MOST_ROWS);
+        values.ok_or_else(|| {
             Error::invalid(format!("{rows} rows with {width} inputs each are more than {MOST_VALUES} numbers"))
                 .at("file", self.path.display())
                 .hint("use fewer rows, or leave columns with many categories out with `data.exclude`")

@@ -13,6 +13,7 @@ mod files;
 mod images;
 mod properties;
 mod refusals;
+mod tokenizers;
 
 /// A folder with files for one test.
 struct Folder(TempDir);
@@ -39,6 +40,30 @@ impl Folder {
     }
 }
 
+/// Reads in memory and in files: both must come to the same.
+fn read_either_way<T: PartialEq + std::fmt::Debug>(read: impl Fn(&Scratch) -> Result<T>) -> Result<T> {
+    let scratch = Scratch::new(&std::env::temp_dir());
+    let (in_memory, in_files) = (read(&scratch), read(&scratch.beyond(0)));
+    match (&in_memory, &in_files) {
+        (Ok(one), Ok(other)) => assert_eq!(one, other),
+        (Err(one), Err(other)) => assert_eq!(one.report(), other.report()),
+        _ => panic!("{in_memory:?} in memory, {in_files:?} in files"),
+    }
+    in_files
+}
+
+fn read_training(data: &Data, loss: &Loss, seed: u64) -> Result<Training> {
+    read_either_way(|scratch| super::read_training(data, loss, seed, scratch))
+}
+
+fn read_labelled(path: &Path, labels: Option<&Path>, schema: &Schema) -> Result<Dataset> {
+    read_either_way(|scratch| super::read_labelled(path, labels, schema, scratch))
+}
+
+fn read_features(path: &Path, schema: &Schema) -> Result<Dataset> {
+    read_either_way(|scratch| super::read_features(path, schema, scratch))
+}
+
 fn cross_entropy() -> Loss {
     Loss::CrossEntropy { label_smoothing: 0.0, class_weights: None }
 }
@@ -52,12 +77,12 @@ fn strings(names: &[&str]) -> Vec<String> {
 }
 
 fn values(values: &[f32]) -> Target {
-    Target::Values { outputs: 1, values: values.to_vec() }
+    Target::Values { outputs: 1, values: values.to_vec().into() }
 }
 
 fn floats(inputs: Inputs) -> Vec<f32> {
     match inputs {
-        Inputs::Floats(floats) => floats,
+        Inputs::Floats(floats) => floats.to_vec(),
         other => panic!("{other:?}"),
     }
 }
@@ -181,7 +206,8 @@ fn later_files_are_read_by_name_and_may_hold_more_columns() {
     data.normalize = Normalize::MinMax;
     data.validation = Some(Validation::File(folder.file("held.csv", "note,y,c,a\n?,yes,v,5\n")));
     let training = read_training(&data, &cross_entropy(), 0).unwrap();
-    let expected = Dataset { shape: vec![3], x: vec![0.5, 0., 1.].into(), y: Target::Classes(vec![1]), weights: None };
+    let expected =
+        Dataset { shape: vec![3], x: vec![0.5, 0., 1.].into(), y: Target::Classes(vec![1].into()), weights: None };
     assert_eq!(training.validation, Some(expected));
     let later = folder.file("later.csv", "c,a\nu,20\n");
     let expected = Dataset { shape: vec![3], x: vec![2., 1., 0.].into(), y: Target::None, weights: None };

@@ -29,6 +29,12 @@ struct Request {
     batch: usize,
     #[serde(default)]
     steps: usize,
+    /// Of `layers`: the inputs, and the outputs of each layer but the last.
+    #[serde(default)]
+    width: usize,
+    /// Of `layers`: linear layers before the last.
+    #[serde(default)]
+    depth: usize,
 }
 
 fn sgd() -> String {
@@ -46,12 +52,16 @@ fn batch() -> usize {
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// The layers of a model, the shape of a row, and its classes.
-fn model(name: &str) -> Result<(Architecture, usize)> {
+fn model(request: &Request) -> Result<(Architecture, usize)> {
     let linear = |out: usize| json!({"type": "linear", "out": out});
     let conv = |out: usize| json!({"type": "conv2d", "out": out, "kernel": 3, "padding": 1});
     let pool = json!({"type": "max_pool2d", "kernel": 2});
     let encoder = json!({"type": "transformer_encoder", "heads": 4, "ff": 128, "dropout": 0.0});
-    let (layers, input, classes) = match name {
+    let (layers, input, classes) = match request.model.as_str() {
+        "layers" => {
+            let hidden = (0..request.depth).flat_map(|_| [linear(request.width), json!("relu")]);
+            (hidden.chain([linear(10)]).collect(), vec![request.width], 10)
+        }
         "mlp" => (json!([linear(256), "relu", linear(128), "relu", linear(10)]), vec![784], 10),
         "cnn" => {
             let head = [json!("flatten"), linear(128), json!("relu"), linear(10)];
@@ -75,7 +85,7 @@ fn model(name: &str) -> Result<(Architecture, usize)> {
 }
 
 fn trainer(request: &Request) -> Result<Trainer> {
-    let (model, classes) = model(&request.model)?;
+    let (model, classes) = model(request)?;
     let lr = if request.optimizer == "sgd" { 0.01 } else { 1e-3 };
     let train: Train = serde_json::from_value(json!({
         "loss": "cross_entropy", "optimizer": {"type": request.optimizer, "lr": lr},
@@ -161,7 +171,7 @@ fn main() -> Result<()> {
             json!({"gflops": fma_peak()})
         } else {
             let (_, trainer, pool) = match &mut warm {
-                Some(warm) if warm.0 == request => warm,
+                Some(warm) if warm.0 == Request { steps: warm.0.steps, ..request.clone() } => warm,
                 _ => {
                     let (mut fresh, pool) = (trainer(&request)?, pool(request.threads)?);
                     pool.install(|| steps(&mut fresh, 20).map_err(|e| e.to_string()))?;

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use outboard_core::{
     Digest, Event,
     error::{Error, ErrorKind, Result},
@@ -22,11 +23,11 @@ use crate::{
 
 /// Where a task's blobs come from and go to.
 pub trait Blobs {
-    /// A blob's bytes.
+    /// A blob's bytes. Those of a data set may be more than memory holds, so they had better lie in a mapped file.
     ///
     /// # Errors
     /// `NotFound`; `CorruptPayload` where the bytes don't match the digest.
-    fn get(&self, digest: &Digest) -> Result<Vec<u8>>;
+    fn get(&self, digest: &Digest) -> Result<Bytes>;
 
     /// Stores `bytes` durably, whole or not at all.
     ///
@@ -58,7 +59,7 @@ pub fn execute(
 }
 
 fn read_data(blobs: &dyn Blobs, digest: &Digest) -> Result<Dataset> {
-    Dataset::decode(&blobs.get(digest)?)
+    Dataset::open(blobs.get(digest)?)
 }
 
 fn train(task: &TrainTask, blobs: &dyn Blobs, stop: &AtomicBool, observe: &mut dyn FnMut(Event)) -> Result<Outcome> {

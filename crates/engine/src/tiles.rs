@@ -193,9 +193,12 @@ impl<S: Simd> Tiles<S> {
                 self.tile::<4, VECTORS>(row, column, width);
                 row += 4;
             }
-            while row < m {
-                self.tile::<1, VECTORS>(row, column, width);
-                row += 1;
+            // Together, or each row would wait for its own sums.
+            match m - row {
+                3 => self.tile::<3, VECTORS>(row, column, width),
+                2 => self.tile::<2, VECTORS>(row, column, width),
+                1 => self.tile::<1, VECTORS>(row, column, width),
+                _ => {}
             }
         }
     }

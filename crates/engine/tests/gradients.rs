@@ -92,7 +92,7 @@ fn agree_with_pytorch() {
             Dtype::I64 => {
                 Target::Classes(y.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap())).collect())
             }
-            _ => Target::Values { outputs: y.data().len() / 4 / rows, values: floats(y.data()) },
+            _ => Target::Values { outputs: y.data().len() / 4 / rows, values: floats(y.data()).into() },
         };
         let model = Architecture { layers: case.layers, input: x.shape()[1..].to_vec() };
         let plan = layer::plan(&model.layers, &model.input).unwrap();
@@ -108,7 +108,7 @@ fn agree_with_pytorch() {
             .collect();
         assert_eq!(weights, initial::weights(&plan, seed), "{name}: initial weights");
 
-        let of_rows = file.tensor("weights").ok().map(|weights| floats(weights.data()));
+        let of_rows = file.tensor("weights").ok().map(|weights| floats(weights.data()).into());
         let batch = Batch {
             model,
             data: Dataset { shape: x.shape()[1..].to_vec(), x: floats(x.data()).into(), y, weights: of_rows },
@@ -203,7 +203,8 @@ fn agree_with_finite_differences() {
         let x = (0..6 * width)
             .map(|i| if is_token { ((i * 37) % 9) as f32 } else { ((i * 37) % 23) as f32 / 11.0 - 1.0 })
             .collect();
-        let data = Dataset { shape: model.input.clone(), x, y: Target::Classes(vec![0, 1, 2, 2, 1, 0]), weights: None };
+        let data =
+            Dataset { shape: model.input.clone(), x, y: Target::Classes(vec![0, 1, 2, 2, 1, 0].into()), weights: None };
         let loss = Loss::CrossEntropy { label_smoothing: 0.0, class_weights: None };
         let plan = StepPlan { step: 2, seed: 3, update: None, clip_norm: None, clip_value: None };
         let mut batch = Batch { model, data, weights };

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod clock;
+mod correct;
 mod database;
 mod failure;
 mod ledger;
@@ -13,6 +14,6 @@ mod schema;
 
 pub use ledger::Ledger;
 pub use records::{
-    Attempt, Cap, CostRow, Expired, GroupBy, JobFilter, JobRow, Left, Refusal, Reservation, Reserved, Scope, Settled,
-    Settlement, Span, Spent, State,
+    Attempt, Cap, Correction, CostRow, Expired, GroupBy, JobFilter, JobRow, Left, Refusal, Reservation, Reserved,
+    Scope, Settled, Settlement, Span, Spent, State,
 };

@@ -12,7 +12,8 @@ use crate::{
     records::{Attempt, Cap, CostRow, GroupBy, Left, Scope, Span, Spent, State},
 };
 
-const ATTEMPT: &str = "SELECT id, job, sweep, task_key, provider, local, state, reserved_at, expires_at, reserved,
+pub(crate) const ATTEMPT: &str =
+    "SELECT id, job, sweep, task_key, provider, local, state, reserved_at, expires_at, reserved,
     charged, billed, outcome, task_id, task FROM attempts";
 
 const LIVE: &str = "state IN ('reserved', 'submitting', 'accepted')";
@@ -129,7 +130,7 @@ impl Ledger {
         self.list(sqlx::query(AssertSqlSafe(select)).bind(i64::from(limit))).await
     }
 
-    async fn list(&self, query: Query<'_, sqlx::Any, sqlx::any::AnyArguments>) -> Result<Vec<Attempt>> {
+    pub(crate) async fn list(&self, query: Query<'_, sqlx::Any, sqlx::any::AnyArguments>) -> Result<Vec<Attempt>> {
         self.run(async {
             let now = self.clock.now();
             let rows = query.fetch_all(self.database.pool()).await?;

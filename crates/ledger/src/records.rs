@@ -315,3 +315,18 @@ pub struct CostRow {
     /// What they come to.
     pub spent: Spent,
 }
+
+/// What a provider's bill of one day makes of the charges.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Correction {
+    /// The provider's id.
+    pub provider: String,
+    /// What was billed there: an endpoint, say.
+    pub account: String,
+    /// The day; any time of it, UTC.
+    pub day: SystemTime,
+    /// Attempts, and what each is charged from now on.
+    pub charges: Vec<(String, NanoUsd)>,
+    /// What was billed beyond them.
+    pub unexplained: NanoUsd,
+}

@@ -7,7 +7,9 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use common::{HOUR, NOON, Place, at, cap, granted, job, reservation, settlement};
 use outboard_core::{ErrorKind, NanoUsd};
-use outboard_ledger::{Expired, GroupBy, JobFilter, Refusal, Reserved, Scope, Settled, Settlement, Span, Spent, State};
+use outboard_ledger::{
+    Correction, Expired, GroupBy, JobFilter, Refusal, Reserved, Scope, Settled, Settlement, Span, Spent, State,
+};
 
 on_both! {
     an_attempt_goes_its_way,
@@ -24,6 +26,7 @@ on_both! {
     a_lost_reservation_does_not_lose_a_charge,
     jobs_are_listed,
     costs_are_grouped,
+    bills_correct_charges,
     a_dropped_call_leaves_all_or_nothing,
     an_attempt_is_never_between_held_and_charged,
 }
@@ -68,6 +71,40 @@ async fn an_attempt_goes_its_way(place: Place) {
     assert_eq!(ledger.open_attempts().await.unwrap()[0].task.as_deref(), Some(&b"task"[..]));
     ledger.release("b").await.unwrap();
     assert_eq!(ledger.spent(&day).await.unwrap(), spent(40, 0, 0));
+}
+
+async fn bills_correct_charges(place: Place) {
+    let (ledger, _) = place.open_at_noon().await;
+    for (id, cost) in [("a", 40), ("b", 60)] {
+        ledger.reserve(&reservation(id, 100), &[]).await.unwrap();
+        ledger.submitting(id, b"task").await.unwrap();
+        ledger.settle(id, &settlement(cost), None).await.unwrap();
+    }
+    ledger.reserve(&reservation("c", 100), &[]).await.unwrap();
+    ledger.submitting("c", b"task").await.unwrap();
+    let (from, to) = (at(NOON), at(NOON + HOUR));
+    let mine = |attempts: Vec<outboard_ledger::Attempt>| attempts.into_iter().map(|a| a.id).collect::<Vec<_>>();
+    assert_eq!(mine(ledger.attempts_on("runpod", from, to).await.unwrap()), ["a", "b", "c"]);
+    assert_eq!(mine(ledger.attempts_on("other", from, to).await.unwrap()), [""; 0]);
+
+    let correction = |charges: &[(&str, u64)], unexplained| Correction {
+        charges: charges.iter().map(|(id, cost)| ((*id).into(), NanoUsd(*cost))).collect(),
+        unexplained: NanoUsd(unexplained),
+        ..Correction::new("runpod", "ep1", at(NOON))
+    };
+    let error = ledger.correct(&correction(&[("a", 1), ("c", 7)], 5)).await.unwrap_err();
+    assert_eq!(error.to_string(), "the attempt `c` is not charged, so its charge can't be corrected");
+    assert_eq!(ledger.spent(&Scope::from(Span::Day)).await.unwrap(), spent(100, 0, 100), "nothing was changed");
+
+    ledger.assume("c").await.unwrap();
+    for _ in 0..2 {
+        ledger.correct(&correction(&[("a", 30), ("b", 60), ("c", 7)], 5)).await.unwrap();
+        assert_eq!(ledger.spent(&Scope::from(Span::Day)).await.unwrap(), spent(102, 0, 0));
+    }
+    let [found] = &ledger.attempts("bill-runpod").await.unwrap()[..] else { panic!() };
+    assert_eq!((found.id.as_str(), found.charged), ("bill-runpod/ep1/2026-03-01", NanoUsd(5)));
+    ledger.correct(&correction(&[], 0)).await.unwrap();
+    assert_eq!(ledger.spent(&Scope::from(Span::Day)).await.unwrap(), spent(97, 0, 0));
 }
 
 async fn the_same_again_changes_nothing(place: Place) {

@@ -1,5 +1,6 @@
 //! Rows and targets, ready for a worker.
 
+use bytes::Bytes;
 use outboard_core::{
     Layer,
     error::{Error, Result},
@@ -7,8 +8,9 @@ use outboard_core::{
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
 use crate::{
-    inputs::{Inputs, Scaling, take},
-    tensors::{self, Tensor, corrupt},
+    Values,
+    inputs::{Inputs, Scaling},
+    tensors::{self, corrupt},
 };
 
 /// Rows of features and their targets.
@@ -21,7 +23,7 @@ pub struct Dataset {
     /// Targets, one for each row.
     pub y: Target,
     /// How much each row counts in training; all the same if unset.
-    pub weights: Option<Vec<f32>>,
+    pub weights: Option<Values<f32>>,
 }
 
 /// What is to be predicted.
@@ -30,28 +32,14 @@ pub enum Target {
     /// Nothing: the rows are only to be predicted.
     None,
     /// A class index for each row.
-    Classes(Vec<i64>),
+    Classes(Values<i64>),
     /// Some numbers for each row.
     Values {
         /// How many.
         outputs: usize,
         /// Row after row.
-        values: Vec<f32>,
+        values: Values<f32>,
     },
-}
-
-impl Target {
-    /// Takes the targets of these rows out; `rows` ascends.
-    #[must_use]
-    pub fn take_rows(&mut self, rows: &[u32]) -> Self {
-        match self {
-            Self::None => Self::None,
-            Self::Classes(classes) => Self::Classes(take(classes, rows, 1)),
-            Self::Values { outputs, values } => {
-                Self::Values { outputs: *outputs, values: take(values, rows, *outputs) }
-            }
-        }
-    }
 }
 
 impl Dataset {
@@ -113,6 +101,19 @@ impl Dataset {
     /// # Errors
     /// `Unexpected` where targets and rows don't go together.
     pub fn encode(&self) -> Result<Vec<u8>> {
+        let mut file = Vec::new();
+        self.write(&mut |piece| {
+            file.extend_from_slice(piece);
+            Ok(())
+        })?;
+        Ok(file)
+    }
+
+    /// Gives the bytes of [`encode`](Self::encode) to `to`, piece by piece.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode), and those of `to`.
+    pub fn write(&self, to: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let rows = self.rows();
         let shape = [&[rows], &self.shape[..]].concat();
         let (mut offsets, mut scales) = (Vec::new(), Vec::new());
@@ -136,7 +137,11 @@ impl Dataset {
         };
         let weights = self.weights.as_ref().map(|w| ("weights", (Dtype::F32, vec![rows], bytemuck::cast_slice(w))));
         let all = [("x", x)].into_iter().chain(y.map(|y| ("y", y))).chain(scaling).chain(weights);
-        tensors::encode(all.map(|(name, (dtype, shape, bytes))| (name.to_string(), dtype, shape, bytes)), None::<&()>)
+        tensors::write(
+            all.map(|(name, (dtype, shape, bytes))| (name.to_string(), dtype, shape, bytes)),
+            None::<&()>,
+            to,
+        )
     }
 
     /// Reads a data set back.
@@ -144,7 +149,15 @@ impl Dataset {
     /// # Errors
     /// `CorruptPayload` where the bytes are no data set.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
-        let file = tensors::open(bytes)?;
+        Self::open(Bytes::copy_from_slice(bytes))
+    }
+
+    /// Reads a data set whose numbers stay where they lie in `bytes`.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode).
+    pub fn open(bytes: Bytes) -> Result<Self> {
+        let file = tensors::open(&bytes)?;
         let x = file.tensor("x").map_err(|_| corrupt("a data set has no tensor `x`"))?;
         let Some((&rows, shape)) = x.shape().split_first() else {
             return Err(corrupt("tensor `x` of a data set has no rows"));
@@ -155,32 +168,40 @@ impl Dataset {
         let inputs = match x.dtype() {
             Dtype::U8 => {
                 let scalings = scalings(&file, shape.iter().product())?;
-                Inputs::Bytes { bytes: x.data().to_vec(), scalings }
+                Inputs::Bytes { bytes: Values::of_bytes(bytes.slice_ref(x.data())), scalings }
             }
-            _ => Inputs::Floats(tensors::f32s("x", &x)?.data),
+            _ => Inputs::Floats(floats("x", &x, &bytes)?),
         };
         let y = match file.tensor("y") {
             Err(_) => Target::None,
             Ok(y) => match (y.dtype(), y.shape()) {
-                (Dtype::I64, [n]) if *n == rows => Target::Classes(bytemuck::pod_collect_to_vec(y.data())),
+                (Dtype::I64, [n]) if *n == rows => Target::Classes(Values::of_bytes(bytes.slice_ref(y.data()))),
                 (Dtype::F32, [n, outputs]) if *n == rows && *outputs > 0 => {
-                    Target::Values { outputs: *outputs, values: bytemuck::pod_collect_to_vec(y.data()) }
+                    Target::Values { outputs: *outputs, values: floats("y", &y, &bytes)? }
                 }
                 (dtype, shape) => {
                     return Err(corrupt(format!("tensor `y` of a data set is {dtype} {shape:?} for {rows} rows")));
                 }
             },
         };
-        let weights = file.tensor("weights").ok().map(|weights| row_weights(&weights, rows)).transpose()?;
+        let weights = file.tensor("weights").ok().map(|weights| row_weights(&weights, &bytes, rows)).transpose()?;
         Ok(Self { shape: shape.to_vec(), x: inputs, y, weights })
     }
 }
 
+/// The numbers of a tensor, where they lie.
+fn floats(name: &str, tensor: &TensorView<'_>, bytes: &Bytes) -> Result<Values<f32>> {
+    match tensor.dtype() {
+        Dtype::F32 => Ok(Values::of_bytes(bytes.slice_ref(tensor.data()))),
+        other => Err(corrupt(format!("tensor `{name}` is {other}, but must be F32"))),
+    }
+}
+
 /// How much each row counts: a number above 0.
-fn row_weights(weights: &TensorView<'_>, rows: usize) -> Result<Vec<f32>> {
-    let Tensor { shape, data } = tensors::f32s("weights", weights)?;
-    match shape == [rows] && data.iter().all(|weight| weight.is_finite() && *weight > 0.0) {
-        true => Ok(data),
+fn row_weights(tensor: &TensorView<'_>, bytes: &Bytes, rows: usize) -> Result<Values<f32>> {
+    let weights = floats("weights", tensor, bytes)?;
+    match tensor.shape() == [rows] && weights.iter().all(|weight| weight.is_finite() && *weight > 0.0) {
+        true => Ok(weights),
         false => {
             Err(corrupt(format!("tensor `weights` of a data set is not a number above 0 for each of {rows} rows")))
         }
@@ -215,19 +236,19 @@ mod tests {
         let classes = Dataset {
             shape: vec![2, 3],
             x: (0..12).map(|i| i as f32).collect(),
-            y: Target::Classes(vec![0, 4]),
+            y: Target::Classes(vec![0, 4].into()),
             weights: None,
         };
         let values = Dataset {
             shape: vec![1],
             x: vec![0.5, 1.5].into(),
-            y: Target::Values { outputs: 2, values: vec![1., 2., 3., 4.] },
-            weights: Some(vec![0.5, 2.0]),
+            y: Target::Values { outputs: 2, values: vec![1., 2., 3., 4.].into() },
+            weights: Some(vec![0.5, 2.0].into()),
         };
         let none = Dataset { shape: vec![1], x: vec![0.5, 1.5].into(), y: Target::None, weights: None };
         let scalings = [0.0, 1.5].map(|offset| Scaling { offset, scale: 3.0 }).to_vec();
         let bytes = Inputs::Bytes { bytes: (0..24).collect(), scalings };
-        let bytes = Dataset { shape: vec![2, 3], x: bytes, y: Target::Classes(vec![0, 4, 2, 2]), weights: None };
+        let bytes = Dataset { shape: vec![2, 3], x: bytes, y: Target::Classes(vec![0, 4, 2, 2].into()), weights: None };
         for data in [classes, values, none, bytes] {
             assert_eq!(Dataset::decode(&data.encode().unwrap()).unwrap(), data);
         }
@@ -260,7 +281,7 @@ mod tests {
     #[test]
     fn bytes_need_a_scaling_that_fits_their_rows() {
         let refused = |scalings: Vec<Scaling>| {
-            let x = Inputs::Bytes { bytes: vec![7; 12], scalings };
+            let x = Inputs::Bytes { bytes: vec![7; 12].into(), scalings };
             let data = Dataset { shape: vec![2, 3], x, y: Target::None, weights: None };
             Dataset::decode(&data.encode().unwrap()).unwrap_err().to_string()
         };
@@ -274,8 +295,12 @@ mod tests {
     #[test]
     fn a_row_counts_more_than_nothing() {
         for weights in [vec![1.0], vec![1.0, 0.0], vec![f32::NAN, 1.0], vec![1.0, -1.0]] {
-            let data =
-                Dataset { shape: vec![1], x: vec![0.5, 1.5].into(), y: Target::None, weights: Some(weights.clone()) };
+            let data = Dataset {
+                shape: vec![1],
+                x: vec![0.5, 1.5].into(),
+                y: Target::None,
+                weights: Some(weights.clone().into()),
+            };
             assert!(data.encode().and_then(|bytes| Dataset::decode(&bytes)).is_err(), "{weights:?}");
         }
     }
@@ -283,7 +308,7 @@ mod tests {
     proptest! {
         #[test]
         fn damage_is_an_error_and_never_a_panic(at in 0usize..200, byte: u8, cut in 0usize..200) {
-            let data = Dataset { shape: vec![3], x: vec![1.0; 9].into(), y: Target::Classes(vec![0, 1, 2]), weights: None };
+            let data = Dataset { shape: vec![3], x: vec![1.0; 9].into(), y: Target::Classes(vec![0, 1, 2].into()), weights: None };
             let mut bytes = data.encode().unwrap();
             let n = bytes.len();
             bytes[at % n] = byte;

@@ -1,7 +1,7 @@
 //! Blobs that travel beside an envelope or a result, where there is no store between client and worker
 //! (`docs/protocol.md`, section 11).
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use outboard_core::{Digest, Event};
@@ -11,6 +11,10 @@ use crate::{
     Encoding, Envelope, TaskResult,
     grant::{MAX_BLOBS, bounded},
 };
+
+/// A worker that is one process, as on AWS Lambda, ends itself when a task has taken this much longer than its limit,
+/// blobs included: what it bills is bounded.
+pub const ALLOWANCE: Duration = Duration::from_secs(60);
 
 /// A blob in a message; its bytes are base64 there.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::Values;
+
 /// How a number is scaled: `(x - offset) / scale`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Scaling {
@@ -26,11 +28,11 @@ impl Scaling {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Inputs {
     /// Numbers as the model takes them.
-    Floats(Vec<f32>),
+    Floats(Values<f32>),
     /// Bytes, as images have them, that are scaled where they are used.
     Bytes {
         /// Row after row.
-        bytes: Vec<u8>,
+        bytes: Values<u8>,
         /// Each is for an equal part of a row, in order.
         scalings: Vec<Scaling>,
     },
@@ -69,40 +71,11 @@ impl Inputs {
             }
         }
     }
-
-    /// Takes these rows out, `width` features each; `rows` ascends. The others stay, in their order.
-    #[must_use]
-    pub fn take_rows(&mut self, rows: &[u32], width: usize) -> Self {
-        match self {
-            Self::Floats(floats) => Self::Floats(take(floats, rows, width)),
-            Self::Bytes { bytes, scalings } => {
-                Self::Bytes { bytes: take(bytes, rows, width), scalings: scalings.clone() }
-            }
-        }
-    }
-}
-
-/// Takes rows out of a list of them; `rows` ascends. What stays moves up in its place, so that nothing is held twice.
-pub fn take<T: Copy>(all: &mut Vec<T>, rows: &[u32], width: usize) -> Vec<T> {
-    let mut taken = Vec::with_capacity(rows.len() * width);
-    let mut next = rows.iter().peekable();
-    let mut kept = 0;
-    for row in 0..all.len() / width.max(1) {
-        let from = row * width;
-        if next.next_if(|taken| **taken as usize == row).is_some() {
-            taken.extend_from_slice(&all[from..from + width]);
-        } else {
-            all.copy_within(from..from + width, kept);
-            kept += width;
-        }
-    }
-    all.truncate(kept);
-    taken
 }
 
 impl From<Vec<f32>> for Inputs {
     fn from(floats: Vec<f32>) -> Self {
-        Self::Floats(floats)
+        Self::Floats(floats.into())
     }
 }
 
@@ -114,13 +87,13 @@ impl FromIterator<f32> for Inputs {
 
 impl<const N: usize> PartialEq<[f32; N]> for Inputs {
     fn eq(&self, other: &[f32; N]) -> bool {
-        matches!(self, Self::Floats(floats) if floats == other)
+        matches!(self, Self::Floats(floats) if floats[..] == other[..])
     }
 }
 
 impl PartialEq<Vec<f32>> for Inputs {
     fn eq(&self, other: &Vec<f32>) -> bool {
-        matches!(self, Self::Floats(floats) if floats == other)
+        matches!(self, Self::Floats(floats) if floats[..] == other[..])
     }
 }
 
@@ -131,19 +104,9 @@ mod tests {
     #[test]
     fn bytes_are_scaled_by_the_part_of_their_row() {
         let scalings = vec![Scaling { offset: 1.0, scale: 2.0 }, Scaling { offset: 0.0, scale: 255.0 }];
-        let bytes = Inputs::Bytes { bytes: vec![1, 2, 3, 4, 5, 7, 0, 255], scalings };
+        let bytes = Inputs::Bytes { bytes: vec![1, 2, 3, 4, 5, 7, 0, 255].into(), scalings };
         let mut row = [0.0; 4];
         bytes.copy_row(1, &mut row);
         assert_eq!(row, [2.0, 3.0, 0.0, 1.0]);
-    }
-
-    #[test]
-    fn taken_rows_and_those_that_stay_keep_their_order() {
-        let mut all = Inputs::from((0..10).map(|i| i as f32).collect::<Vec<_>>());
-        assert_eq!(all.take_rows(&[0, 3], 2), [0., 1., 6., 7.]);
-        assert_eq!(all, [2., 3., 4., 5., 8., 9.]);
-        let mut bytes = Inputs::Bytes { bytes: vec![1, 2, 3], scalings: vec![Scaling::NONE] };
-        assert_eq!(bytes.take_rows(&[1], 1), Inputs::Bytes { bytes: vec![2], scalings: vec![Scaling::NONE] });
-        assert_eq!(bytes.len(), 2);
     }
 }

@@ -11,6 +11,7 @@ pub mod inputs;
 pub mod model;
 pub mod random;
 pub mod tensors;
+pub mod values;
 
 pub use augment::Augmentation;
 pub use checkpoint::{Best, Checkpoint, Position, Sums};
@@ -19,8 +20,9 @@ pub use envelope::{Envelope, TaskResult};
 pub use grant::{Encoding, Grant, GrantedBlob, SignedUrl, Stored, TaskProgress, TaskRecord};
 pub use inline::{InlineBlob, InlineReply, InlineRequest};
 pub use inputs::{Inputs, Scaling};
-pub use model::{Feature, ModelFile, Schema, TargetColumn};
+pub use model::{Feature, ModelFile, Schema, TargetColumn, Tokenizer};
 pub use tensors::{Tensor, Tensors};
+pub use values::Values;
 
 /// The version of the training semantics and of the bytes that travel.
 pub const PROTOCOL_VERSION: u32 = 1;

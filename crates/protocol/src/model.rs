@@ -90,13 +90,25 @@ pub enum Feature {
         /// For each channel.
         scalings: Vec<Scaling>,
     },
-    /// The bytes of a text as tokens, `byte + 1`, and 0 up to the length; the only feature.
+    /// The bytes of a text as tokens, or what a tokenizer makes of it, each and 1; 0 up to the length. The only feature.
     Text {
         /// Header of the column.
         name: String,
         /// Tokens of a row.
         max_length: usize,
+        /// What makes tokens of a text; its bytes are tokens if unset.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tokenizer: Option<Tokenizer>,
     },
+}
+
+/// A tokenizer of Hugging Face's format.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tokenizer {
+    /// One more than its highest token.
+    pub tokens: usize,
+    /// The content of `tokenizer.json`.
+    pub json: String,
 }
 
 impl Feature {

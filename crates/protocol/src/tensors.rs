@@ -5,12 +5,15 @@ use std::collections::{BTreeMap, HashMap};
 use outboard_core::error::{Error, ErrorKind, Result};
 use safetensors::{
     Dtype, SafeTensors,
-    tensor::{TensorView, serialize},
+    tensor::{Metadata, TensorInfo, TensorView},
 };
 use serde::{Serialize, de::DeserializeOwned};
 
 /// The metadata key under which our facts lie in a safetensors file.
 const METADATA_KEY: &str = "outboard";
+
+/// Bytes of a file that are given on at a time.
+const PIECE: usize = 1 << 20;
 
 /// A tensor of 32-bit floats, row-major.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,24 +27,50 @@ pub struct Tensor {
 /// Tensors by name, in the order of their names.
 pub type Tensors = BTreeMap<String, Tensor>;
 
+/// A tensor that is written: its name, what its elements are, its dimensions, its bytes.
+pub(crate) type View<'a> = (String, Dtype, Vec<usize>, &'a [u8]);
+
 /// Bytes of a safetensors file. The same tensors and facts give the same bytes.
-pub(crate) fn encode<'a>(
-    views: impl IntoIterator<Item = (String, Dtype, Vec<usize>, &'a [u8])>,
+pub(crate) fn encode<'a>(views: impl IntoIterator<Item = View<'a>>, facts: Option<&impl Serialize>) -> Result<Vec<u8>> {
+    let views: Vec<_> = views.into_iter().collect();
+    let mut file = Vec::with_capacity(views.iter().map(|(.., bytes)| bytes.len() + 128).sum());
+    write(views, facts, &mut |piece| {
+        file.extend_from_slice(piece);
+        Ok(())
+    })?;
+    Ok(file)
+}
+
+/// Gives the bytes of a safetensors file to `to`, piece by piece.
+pub(crate) fn write<'a>(
+    views: impl IntoIterator<Item = View<'a>>,
     facts: Option<&impl Serialize>,
-) -> Result<Vec<u8>> {
+    to: &mut dyn FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
     let unexpected = |e: String| Error::new(ErrorKind::Unexpected, format!("cannot encode tensors: {e}"));
-    let views = views
-        .into_iter()
-        .map(|(name, dtype, shape, bytes)| {
-            Ok((name, TensorView::new(dtype, shape, bytes).map_err(|e| unexpected(e.to_string()))?))
-        })
-        .collect::<Result<Vec<_>>>()?;
+    let mut views: Vec<_> = views.into_iter().collect();
+    // As the format's own library orders them.
+    views.sort_by(|(a, left, ..), (b, right, ..)| right.cmp(left).then_with(|| a.cmp(b)));
+    let mut end = 0;
+    let mut infos = Vec::new();
+    for (name, dtype, shape, bytes) in &views {
+        TensorView::new(*dtype, shape.clone(), bytes).map_err(|e| unexpected(e.to_string()))?;
+        let data_offsets = (end, end + bytes.len());
+        end = data_offsets.1;
+        infos.push((name.clone(), TensorInfo { dtype: *dtype, shape: shape.clone(), data_offsets }));
+    }
     // One key only: the order of several would differ from run to run.
     let metadata = facts
         .map(|facts| serde_json::to_string(facts).map_err(|e| unexpected(e.to_string())))
         .transpose()?
         .map(|json| HashMap::from([(METADATA_KEY.to_string(), json)]));
-    serialize(views, metadata).map_err(|e| unexpected(e.to_string()))
+    let metadata = Metadata::new(metadata, infos).map_err(|e| unexpected(e.to_string()))?;
+    let mut header = serde_json::to_string(&metadata).map_err(|e| unexpected(e.to_string()))?;
+    // Tensors are aligned to 8 bytes.
+    header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
+    to(&(header.len() as u64).to_le_bytes())?;
+    to(header.as_bytes())?;
+    views.iter().flat_map(|(.., bytes)| bytes.chunks(PIECE)).try_for_each(to)
 }
 
 /// Bytes of a safetensors file with 32-bit float tensors.
@@ -128,4 +157,35 @@ pub(crate) fn check_version(found: u32) -> Result<()> {
         format!("the file is of protocol version {found}, but this program speaks version {}", crate::PROTOCOL_VERSION),
     )
     .hint("use the version of outboard that wrote it"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_those_of_the_formats_own_library() {
+        let (floats, counts) = ([0.5f32, 1.5, -2.5], [7i64]);
+        let floats = bytemuck::cast_slice(&floats);
+        let views = || -> Vec<View<'_>> {
+            vec![
+                ("b".into(), Dtype::F32, vec![3], floats),
+                ("a".into(), Dtype::F32, vec![1, 3], floats),
+                ("bytes".into(), Dtype::U8, vec![12], floats),
+                ("n".into(), Dtype::I64, vec![], bytemuck::cast_slice(&counts)),
+            ]
+        };
+        let theirs = |facts: Option<&str>| {
+            let views = views()
+                .into_iter()
+                .map(|(name, dtype, shape, bytes)| (name, TensorView::new(dtype, shape, bytes).unwrap()));
+            let facts = facts.map(|facts| HashMap::from([(METADATA_KEY.to_string(), format!("\"{facts}\""))]));
+            safetensors::serialize(views, facts).unwrap()
+        };
+        assert_eq!(encode(views(), None::<&()>).unwrap(), theirs(None));
+        for facts in ["", "x", "of some length"] {
+            assert_eq!(encode(views(), Some(&facts)).unwrap(), theirs(Some(facts)), "{facts}");
+        }
+        assert!(encode([("x".to_string(), Dtype::F32, vec![2], floats)], None::<&()>).is_err());
+    }
 }

@@ -40,8 +40,12 @@ fn samples() -> Vec<Vec<u8>> {
     let tensor = Tensor { shape: vec![2, 3], data: vec![0.5; 6] };
     let tensors = [("model.0.weight".to_string(), tensor)].into();
     let checkpoint = Checkpoint { position: Position::start("job", 7), tensors };
-    let data =
-        Dataset { shape: vec![3], x: vec![0.25; 12].into(), y: Target::Classes(vec![0, 1, 2, 3]), weights: None };
+    let data = Dataset {
+        shape: vec![3],
+        x: vec![0.25; 12].into(),
+        y: Target::Classes(vec![0, 1, 2, 3].into()),
+        weights: None,
+    };
     let digest = Digest::of(b"");
     let model = Architecture { layers: vec![Layer::Linear { out: 2, bias: true }, Layer::Relu], input: vec![3] };
     let operation = Operation::Evaluate(EvaluateTask { model, weights: digest, data: digest, loss: Loss::Mse });

@@ -19,6 +19,7 @@ mod prior;
 mod quote;
 mod reason;
 mod survey;
+mod warm;
 mod words;
 
 pub use breaker::{Breaker, BreakerSettings, Pause};
@@ -35,3 +36,4 @@ pub use prior::Priors;
 pub use quote::{Phases, Quote, quote};
 pub use reason::{Filled, OverBudget, Reason};
 pub use survey::survey;
+pub use warm::{Warm, Warmth};

@@ -15,10 +15,13 @@ use serde::{Deserialize, Deserializer, de};
 pub use self::layers::Sources;
 use self::layers::{Layers, Origin};
 use crate::document::{Key, Step, displayed, fit};
+pub use outboard_aws_lambda::Config as AwsLambdaConfig;
 pub use outboard_cpu::Config as CpuConfig;
 pub use outboard_http::Config as HttpConfig;
 pub use outboard_plugin::{Isolation, PluginConfig};
 pub use outboard_router::{BudgetConfig, RouterConfig};
+pub use outboard_runpod::Config as RunPodConfig;
+pub use outboard_store::BucketConfig;
 
 /// All that can be configured.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -30,6 +33,8 @@ pub struct Config {
     pub ledger: LedgerPlace,
     /// When tasks are secured.
     pub checkpoint: Checkpoint,
+    /// The bucket through which workers elsewhere get and give what a task needs.
+    pub store: BucketConfig,
     /// Where jobs may run.
     pub providers: Providers,
     /// Providers from dynamic libraries, by the names that they have here; their paths are absolute.
@@ -69,6 +74,11 @@ pub struct Checkpoint {
 pub struct Providers {
     /// Other machines of the user's.
     pub http: HttpConfig,
+    /// A function of AWS Lambda.
+    #[serde(rename = "aws-lambda")]
+    pub aws_lambda: AwsLambdaConfig,
+    /// RunPod's serverless endpoints.
+    pub runpod: RunPodConfig,
     /// This machine.
     pub cpu: CpuConfig,
 }
@@ -134,7 +144,15 @@ impl Config {
 }
 
 /// The providers that are built in.
-const PROVIDERS: [&str; 2] = ["cpu", "http"];
+const PROVIDERS: [&str; 4] = ["aws-lambda", "cpu", "http", "runpod"];
+
+/// The configuration file: the one that counts, or the one to make in the working directory.
+///
+/// # Errors
+/// `InvalidConfig` where it can't be read.
+pub fn file(sources: &Sources) -> Result<PathBuf> {
+    layers::file(sources)
+}
 
 /// Every key with its value and where that comes from, by name.
 ///

@@ -9,6 +9,7 @@ use outboard_core::{
 };
 use outboard_data::read_training;
 use outboard_protocol::ModelFile;
+use outboard_store::Scratch;
 
 use crate::read_job;
 
@@ -47,8 +48,9 @@ pub fn describe(path: &Path) -> Result<Description> {
         (model.facts.layers, model.facts.input)
     } else {
         let job = read_job(path)?;
-        let training =
-            read_training(&job.data, &job.train.loss, job.train.seed).map_err(|e| e.at("job file", path.display()))?;
+        let scratch = Scratch::new(&std::env::temp_dir());
+        let training = read_training(&job.data, &job.train.loss, job.train.seed, &scratch)
+            .map_err(|e| e.at("job file", path.display()))?;
         let data = match &job.model.input {
             Some(input) => training.train.shaped(input).map_err(|e| e.at("job file", path.display()))?,
             None => training.train,

@@ -114,11 +114,12 @@ fn resolve(job: &mut Job, file: &Path) -> Result<(), (&'static str, &'static str
         Some(Validation::File(path)) => Some(path),
         _ => None,
     };
-    let paths: [(&str, Option<&mut PathBuf>); 6] = [
+    let paths: [(&str, Option<&mut PathBuf>); 7] = [
         ("data.train", Some(&mut job.data.train)),
         ("data.labels", job.data.labels.as_mut()),
         ("data.validation", validation),
         ("data.validation_labels", job.data.validation_labels.as_mut()),
+        ("data.tokenizer", job.data.tokenizer.as_mut()),
         ("model.weights", job.model.weights.as_mut()),
         ("output", job.output.as_mut()),
     ];

@@ -2,7 +2,9 @@
 
 pub mod client;
 pub mod config;
+pub mod deploy;
 mod describe;
+pub mod doctor;
 mod document;
 mod job_file;
 pub mod metrics;
@@ -11,14 +13,14 @@ mod record;
 mod registry;
 
 pub use client::{
-    Budgets, Client, Evaluation, JobDetails, JobPlan, Prediction, Predictions, Providers, Reaped, Removed, Run,
-    RunEvent, Started,
+    Budgets, Client, Evaluation, JobDetails, JobPlan, Prediction, Predictions, Providers, Reaped, Reconciled, Removed,
+    Run, RunEvent, Started,
 };
 pub use config::Config;
 pub use describe::{Description, LayerRow, describe};
 pub use job_file::{parse_job, read_job, write_job};
 pub use metrics::Quality;
-pub use outboard_core::{Error, ErrorKind, Event, Job, NanoUsd, Result, provider, task};
+pub use outboard_core::{Error, ErrorKind, Event, Job, NanoUsd, Result, finding, provider, task};
 pub use outboard_ledger as ledger;
 pub use outboard_plugin as plugin;
 pub use outboard_router as router;

@@ -13,7 +13,10 @@ use outboard_core::{
     error::{Error, ErrorKind, IoContext, Result, Retry},
 };
 
-use crate::atomic;
+use crate::{
+    Scratch, atomic,
+    mapped::{self, Order},
+};
 
 /// Blobs as files, `blobs/DIGEST`. Several processes may share one.
 #[derive(Clone, Debug)]
@@ -32,10 +35,27 @@ impl FolderStore {
         Ok(Self { blobs })
     }
 
+    /// The folder that the store is in.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.blobs.parent().unwrap_or(&self.blobs)
+    }
+
+    /// For what is too large for memory while it becomes a blob.
+    #[must_use]
+    pub fn scratch(&self) -> Scratch {
+        Scratch::new(&self.blobs)
+    }
+
     /// The file of a blob, whether it is there or not.
     #[must_use]
     pub fn path(&self, digest: &Digest) -> PathBuf {
         self.blobs.join(digest.to_string())
+    }
+
+    /// The folder of the blobs' files.
+    pub(crate) fn blobs(&self) -> &Path {
+        &self.blobs
     }
 
     /// The blob's bytes, verified, on this thread.
@@ -44,14 +64,22 @@ impl FolderStore {
     /// `NotFound`; `CorruptPayload` where the bytes don't match the digest.
     pub fn read(&self, digest: &Digest) -> Result<Vec<u8>> {
         let path = self.path(digest);
-        let bytes = fs::read(&path).doing("read the blob", &path).map_err(|error| match error.kind() {
-            ErrorKind::NotFound => error.hint("start the job again"),
-            _ => error,
-        })?;
+        let bytes = fs::read(&path).doing("read the blob", &path).map_err(lost)?;
         if Digest::of(&bytes) != *digest {
             return Err(damaged(&path));
         }
         Ok(bytes)
+    }
+
+    /// The blob's bytes, verified, where they lie in its file, to be looked at in any order: they may be more than memory
+    /// holds. On this thread.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn map(&self, digest: &Digest) -> Result<Bytes> {
+        let path = self.path(digest);
+        let file = self.verified(digest)?;
+        mapped::map(&file, Order::Random).doing("map the blob", &path)
     }
 
     /// Whether the file is the blob, without holding it in memory; its size. On this thread.
@@ -59,17 +87,24 @@ impl FolderStore {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn verify(&self, digest: &Digest) -> Result<u64> {
+        let file = self.verified(digest)?;
+        file.metadata().map(|facts| facts.len()).doing("read the blob", &self.path(digest))
+    }
+
+    /// The blob's file, which was read to its end.
+    fn verified(&self, digest: &Digest) -> Result<fs::File> {
         let path = self.path(digest);
-        let hash = || {
+        let read = || {
             let mut hasher = blake3::Hasher::new();
-            let length = io::copy(&mut fs::File::open(&path)?, &mut hasher)?;
-            Ok((hasher.finalize(), length))
+            let file = fs::File::open(&path)?;
+            hasher.update_reader(&file)?;
+            Ok((file, hasher.finalize()))
         };
-        let (hash, length) = hash().doing("read the blob", &path)?;
-        if hash.to_hex().as_str() != digest.to_string() {
+        let (file, hash) = read().doing("read the blob", &path).map_err(lost)?;
+        if Digest::from(hash) != *digest {
             return Err(damaged(&path));
         }
-        Ok(length)
+        Ok(file)
     }
 
     /// Stores `bytes` durably, whole or not at all, on this thread.
@@ -80,7 +115,7 @@ impl FolderStore {
         let digest = Digest::of(bytes);
         let path = self.path(&digest);
         // A file that is there may be damaged; writing it again mends it. A whole one becomes young again.
-        if self.read(&digest).is_err() || !self.renew(&digest).unwrap_or(false) {
+        if self.verify(&digest).is_err() || !self.renew(&digest).unwrap_or(false) {
             atomic::write(&path, bytes)?;
         }
         Ok(digest)
@@ -159,6 +194,13 @@ impl FolderStore {
     }
 }
 
+fn lost(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::NotFound => error.hint("start the job again"),
+        _ => error,
+    }
+}
+
 fn damaged(path: &Path) -> Error {
     Error::new(ErrorKind::CorruptPayload, "a blob does not match its digest: the file was damaged")
         .with_retry(Retry::Never)
@@ -199,10 +241,19 @@ mod tests {
         fs::write(store.path(&digest), b"weighty").unwrap();
         assert_eq!(store.get(&digest).await.unwrap_err().kind(), ErrorKind::CorruptPayload);
         assert_eq!(store.verify(&digest).unwrap_err().kind(), ErrorKind::CorruptPayload);
+        assert_eq!(store.map(&digest).unwrap_err().kind(), ErrorKind::CorruptPayload);
 
         store.write(b"weights").unwrap();
         assert_eq!(store.get(&digest).await.unwrap(), "weights");
         assert_eq!(store.verify(&digest).unwrap(), 7);
+        let mapped = store.map(&digest).unwrap();
+        store.remove(&digest).unwrap();
+        assert_eq!(store.map(&digest).unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(mapped, "weights");
+        let nothing = store.write(b"").unwrap();
+        assert_eq!(store.map(&nothing).unwrap(), "");
+        store.remove(&nothing).unwrap();
+        store.write(b"weights").unwrap();
 
         assert_eq!(store.expire(Duration::from_secs(60)).unwrap(), 0);
         assert!(store.renew(&digest).unwrap());

@@ -17,8 +17,9 @@ use crate::FolderStore;
 /// A blob of which not all bytes are here yet. Dropped before its end, it leaves nothing behind.
 #[derive(Debug)]
 pub struct Incoming {
-    digest: Digest,
-    path: PathBuf,
+    /// If it was known beforehand.
+    digest: Option<Digest>,
+    blobs: PathBuf,
     temporary: PathBuf,
     file: File,
     hasher: blake3::Hasher,
@@ -32,13 +33,26 @@ impl FolderStore {
     /// # Errors
     /// `InvalidRequest` where no file can be created.
     pub fn receive(&self, digest: &Digest, limit: u64) -> Result<Incoming> {
+        self.incoming(Some(*digest), limit)
+    }
+
+    /// Begins to take a blob whose digest isn't known yet.
+    ///
+    /// # Errors
+    /// As [`receive`](Self::receive).
+    pub fn create(&self) -> Result<Incoming> {
+        self.incoming(None, u64::MAX)
+    }
+
+    fn incoming(&self, digest: Option<Digest>, limit: u64) -> Result<Incoming> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
-        let path = self.path(digest);
         // Two may send the same blob at once.
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let temporary = path.with_file_name(format!(".{digest}.{}.{count}.new", std::process::id()));
+        let name = digest.map_or("blob".to_string(), |digest| digest.to_string());
+        let temporary = self.blobs().join(format!(".{name}.{}.{count}.new", std::process::id()));
         let file = File::create(&temporary).doing("write", &temporary)?;
-        Ok(Incoming { digest: *digest, path, temporary, file, hasher: blake3::Hasher::new(), left: limit, limit })
+        let blobs = self.blobs().to_path_buf();
+        Ok(Incoming { digest, blobs, temporary, file, hasher: blake3::Hasher::new(), left: limit, limit })
     }
 }
 
@@ -60,20 +74,30 @@ impl Write for Incoming {
 }
 
 impl Incoming {
+    /// Adds bytes to the blob.
+    ///
+    /// # Errors
+    /// `InvalidRequest` where there is no room.
+    pub fn add(&mut self, bytes: &[u8]) -> Result<()> {
+        self.write_all(bytes).doing("write", &self.temporary)
+    }
+
     /// The blob is complete: verifies it and puts it in its place, durably.
     ///
     /// # Errors
     /// `CorruptPayload` where the bytes don't match the digest, `InvalidRequest` where there is no room.
-    pub fn finish(self) -> Result<()> {
-        if self.hasher.finalize().to_hex().as_str() != self.digest.to_string() {
+    pub fn finish(self) -> Result<Digest> {
+        let found = Digest::from(self.hasher.finalize());
+        if let Some(digest) = self.digest.filter(|digest| *digest != found) {
             return Err(Error::new(ErrorKind::CorruptPayload, "the bytes do not match their digest")
-                .at("blob", self.digest)
+                .at("blob", digest)
                 .hint("send them again"));
         }
+        let path = self.blobs.join(found.to_string());
         self.file.sync_all().doing("write", &self.temporary)?;
-        fs::rename(&self.temporary, &self.path).doing("write", &self.path)?;
-        let folder = self.path.parent().unwrap_or(&self.path);
-        File::open(folder).and_then(|folder| folder.sync_all()).doing("write", folder)
+        fs::rename(&self.temporary, &path).doing("write", &path)?;
+        File::open(&self.blobs).and_then(|folder| folder.sync_all()).doing("write", &self.blobs)?;
+        Ok(found)
     }
 }
 
@@ -107,7 +131,14 @@ mod tests {
         for part in ["wei", "ghts"] {
             two.iter_mut().for_each(|one| one.write_all(part.as_bytes()).unwrap());
         }
-        two.into_iter().for_each(|one| one.finish().unwrap());
+        two.into_iter().for_each(|one| assert_eq!(one.finish().unwrap(), digest));
         assert_eq!((files(), store.read(&digest).unwrap()), (1, b"weights".to_vec()));
+
+        let mut another = store.create().unwrap();
+        ["more ", "weights"].iter().for_each(|part| another.add(part.as_bytes()).unwrap());
+        assert_eq!(files(), 2);
+        assert_eq!(another.finish().unwrap(), Digest::of(b"more weights"));
+        drop(store.create().unwrap());
+        assert_eq!(files(), 2);
     }
 }

@@ -51,7 +51,7 @@ pub fn unpack(store: &FolderStore, blob: &InlineBlob) -> Result<()> {
         _ if is_compressed => Error::new(ErrorKind::CorruptPayload, format!("a blob can't be decompressed: {e}")),
         _ => Error::invalid(format!("a blob can't be written: {e}")),
     });
-    incoming.and_then(crate::Incoming::finish).map_err(|error| error.at("blob", digest))
+    incoming.and_then(crate::Incoming::finish).map(drop).map_err(|error| error.at("blob", digest))
 }
 
 #[cfg(test)]

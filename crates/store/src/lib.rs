@@ -7,9 +7,14 @@ pub mod encoding;
 pub mod folder;
 pub mod incoming;
 pub mod inline;
+#[allow(unsafe_code)] // Files that don't change any more are mapped.
+mod mapped;
 pub mod records;
 #[cfg(feature = "transfer")]
 mod refused;
+pub mod scratch;
+#[cfg(feature = "s3")]
+pub mod task_log;
 #[cfg(feature = "transfer")]
 pub mod transfer;
 #[cfg(feature = "transfer")]
@@ -23,6 +28,9 @@ pub use encoding::{Sink, Source};
 pub use folder::FolderStore;
 pub use incoming::Incoming;
 pub use records::Records;
+pub use scratch::{List, Scratch};
+#[cfg(feature = "s3")]
+pub use task_log::TaskLog;
 #[cfg(feature = "transfer")]
 pub use transfer::Transfer;
 #[cfg(feature = "transfer")]

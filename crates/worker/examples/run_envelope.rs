@@ -11,6 +11,8 @@ use outboard_worker::{Supervisor, TaskProgram, inline, serve_stdio};
 
 /// A request is refused beyond this many bytes.
 const MAX_REQUEST_BYTES: u64 = 32 << 20;
+/// What a reply's blob may have: what base64 leaves of RunPod's 20 MB.
+const MAX_REPLY_BLOB: usize = 14_000_000;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -54,7 +56,7 @@ async fn run() -> Result<()> {
     let stop = async move {
         terminate.recv().await;
     };
-    let reply = inline::run(request, &supervisor, &store, stop).await;
+    let reply = inline::run(request, &supervisor, &store, MAX_REPLY_BLOB, stop).await;
     println!("{}", String::from_utf8_lossy(&encode(&reply)?));
     Ok(())
 }

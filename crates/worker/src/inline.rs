@@ -10,24 +10,19 @@ use outboard_store::{
 };
 use tokio::task::spawn_blocking;
 
-use crate::{
-    carry,
-    supervisor::{Supervisor, ended},
-};
+use crate::{Runner, carry, supervisor::ended};
 
-/// What a reply's blob may have: whoever carries replies has a limit of that order.
-const MAX_REPLY_BLOB: usize = 14_000_000;
-
-/// Carries out one task. When `stop` completes, training stops after the batch, with a checkpoint.
+/// Carries out one task. The blob of a reply may have `limit` bytes: whoever carries replies has one. When `stop` completes, training stops after the batch, with a checkpoint.
 ///
 /// Whatever goes wrong is a result that says so.
-pub async fn run<S>(request: InlineRequest, supervisor: &Supervisor, store: &FolderStore, stop: S) -> InlineReply
+pub async fn run<R, S>(request: InlineRequest, runner: &R, store: &FolderStore, limit: usize, stop: S) -> InlineReply
 where
+    R: Runner,
     S: Future<Output = ()> + Send,
 {
     let InlineRequest { envelope, blobs } = request;
     if envelope.store.is_some() {
-        let result = carry(envelope, supervisor, store, stop, |_| {}).await;
+        let result = carry(envelope, runner, store, stop, |_| {}).await;
         return InlineReply { result, events: Vec::new(), blobs: Vec::new() };
     }
     let failed = |error: Error| ended(&envelope, Ending::Failed((&error).into()));
@@ -42,7 +37,7 @@ where
         return InlineReply { result: failed(error), events: Vec::new(), blobs: Vec::new() };
     }
     let mut events = Vec::new();
-    let mut result = supervisor.run(&envelope, stop, |event| events.push(event)).await;
+    let mut result = runner.run(&envelope, stop, |event| events.push(event)).await;
     let named = match &result.ended {
         Ending::Finished(outcome) => outcome.blob(),
         Ending::Failed(_) | Ending::Cancelled => None,
@@ -50,7 +45,7 @@ where
     let mut blobs: Vec<InlineBlob> = Vec::new();
     if let Some(digest) = named {
         let store = store.clone();
-        match blocking(move || pack(&store, &digest, MAX_REPLY_BLOB)).await {
+        match blocking(move || pack(&store, &digest, limit)).await {
             Ok(blob) => blobs.push(blob),
             // An outcome that can't be delivered is none.
             Err(error) => result.ended = Ending::Failed((&error).into()),

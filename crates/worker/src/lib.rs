@@ -2,8 +2,11 @@
 
 pub mod courier;
 pub mod inline;
+#[cfg(feature = "lambda")]
+pub mod lambda;
 pub mod options;
 mod process;
+pub mod runner;
 pub mod server;
 pub mod supervisor;
 pub mod task;
@@ -12,6 +15,7 @@ pub mod wire;
 
 pub use courier::carry;
 pub use options::{Options, main};
+pub use runner::Runner;
 pub use server::{Server, ServerConfig, Tls, serve};
 pub use supervisor::{Supervisor, TaskProgram};
 pub use task::serve_stdio;

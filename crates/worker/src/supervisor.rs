@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// How long what can't stop by itself, an evaluation say, is waited for before its process is ended.
-const STOPPING: Duration = Duration::from_secs(5);
+pub(crate) const STOPPING: Duration = Duration::from_secs(5);
 
 /// Runs tasks, one after another, in a task process that it keeps warm. A process that dies, hangs or is killed gives a
 /// result that says so, and the next task gets a new one.
@@ -196,7 +196,7 @@ impl Supervisor {
 }
 
 /// The result of a task that was stopped because its time was up.
-fn at_limit(mut result: TaskResult, limit: Option<Duration>) -> TaskResult {
+pub(crate) fn at_limit(mut result: TaskResult, limit: Option<Duration>) -> TaskResult {
     let outcome = match result.ended {
         Ending::Finished(outcome) => Ok(outcome),
         Ending::Failed(failure) => Err(failure.into()),
@@ -210,7 +210,7 @@ fn at_limit(mut result: TaskResult, limit: Option<Duration>) -> TaskResult {
 }
 
 /// An envelope may come from anywhere: kept within bounds.
-fn patience(envelope: &Envelope) -> Duration {
+pub(crate) fn patience(envelope: &Envelope) -> Duration {
     const LEAST: f64 = 0.1;
     const MOST: f64 = 86_400.0;
     let seconds = envelope.patience_seconds;

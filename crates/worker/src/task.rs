@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use outboard_core::{
     Digest, Event,
     error::{Error, ErrorKind, Result, Retry},
@@ -108,7 +109,7 @@ impl TaskProcess {
         say(&Reply::Alive(true));
         let process = self.clone();
         pool.spawn(move || {
-            let result = run(&envelope, &process.store, &stop);
+            let result = run(&envelope, &process.store, &stop, &say);
             *process.running.lock().unwrap_or_else(PoisonError::into_inner) = None;
             say(&Reply::Result(Box::new(result)));
         });
@@ -123,9 +124,10 @@ impl TaskProcess {
     }
 }
 
-fn run(envelope: &Envelope, store: &FolderStore, stop: &AtomicBool) -> TaskResult {
+/// Runs a task on the threads of the current pool. `say` hears what happens on the way. A panic is a result too.
+pub(crate) fn run(envelope: &Envelope, store: &FolderStore, stop: &AtomicBool, say: &dyn Fn(&Reply)) -> TaskResult {
     let task = &envelope.task;
-    let blobs = TaskBlobs { store, loading: Mutex::default() };
+    let blobs = TaskBlobs { store, say, loading: Mutex::default() };
     let began = Instant::now();
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         if stop.load(Ordering::Relaxed) && task.operation.kind() != OperationKind::Train {
@@ -161,25 +163,26 @@ fn panicked(panic: &(dyn Any + Send)) -> Error {
 /// The store's blobs, for the engine's thread.
 struct TaskBlobs<'a> {
     store: &'a FolderStore,
+    say: &'a dyn Fn(&Reply),
     loading: Mutex<Duration>,
 }
 
 impl Blobs for TaskBlobs<'_> {
-    fn get(&self, digest: &Digest) -> Result<Vec<u8>> {
+    fn get(&self, digest: &Digest) -> Result<Bytes> {
         let began = Instant::now();
-        let read = self.store.read(digest);
+        let read = self.store.map(digest);
         if read.as_ref().is_err_and(|error| error.kind() == ErrorKind::CorruptPayload) {
             // Whoever sends the task again learns then that the blob is missing, and mends it.
             let _ = self.store.remove(digest);
         }
         *self.loading.lock().unwrap_or_else(PoisonError::into_inner) += began.elapsed();
-        say(&Reply::Alive(true));
+        (self.say)(&Reply::Alive(true));
         read.map_err(local)
     }
 
     fn put(&self, bytes: Vec<u8>) -> Result<Digest> {
         let written = self.store.write(&bytes);
-        say(&Reply::Alive(true));
+        (self.say)(&Reply::Alive(true));
         written.map_err(local)
     }
 }

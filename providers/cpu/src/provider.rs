@@ -12,6 +12,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use outboard_core::{
     ComputeProvider, Digest, Event, Task, TaskId,
     error::{Error, ErrorKind, Result},
@@ -280,9 +281,9 @@ struct Folder<'a> {
 }
 
 impl Blobs for Folder<'_> {
-    fn get(&self, digest: &Digest) -> Result<Vec<u8>> {
+    fn get(&self, digest: &Digest) -> Result<Bytes> {
         let began = Instant::now();
-        let read = self.store.read(digest);
+        let read = self.store.map(digest);
         self.loading.set(self.loading.get() + began.elapsed());
         read
     }

@@ -68,6 +68,11 @@ impl Job {
         ms(self.execution_time)
     }
 
+    /// Who has it.
+    pub(crate) fn worker(&self) -> Option<&str> {
+        self.worker_id.as_deref()
+    }
+
     /// Whether a worker has had it.
     pub(crate) fn was_taken(&self) -> bool {
         self.worker_id.is_some() || self.delay_time.is_some()
@@ -120,7 +125,16 @@ pub(crate) struct Jobs {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct WorkerList {
+    pub(crate) workers: Vec<ListedWorker>,
     pub(crate) summary: Workers,
+}
+
+/// One of its workers.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct ListedWorker {
+    pub(crate) id: String,
+    pub(crate) status: String,
 }
 
 #[cfg(test)]

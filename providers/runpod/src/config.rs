@@ -5,6 +5,8 @@ use std::{fmt, time::Duration};
 use outboard_core::{NanoUsd, money::deserialize_usd};
 use serde::{Deserialize, Deserializer, de};
 
+use crate::DeployConfig;
+
 /// `[providers.runpod]`.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -12,15 +14,20 @@ pub struct Config {
     /// Whether it may be used.
     pub enabled: bool,
     /// The key of the account.
+    #[serde(deserialize_with = "filled")]
     pub api_key: Option<String>,
-    /// The endpoints; at least one where it is enabled.
+    /// The endpoints; at least one where it is used.
     pub endpoints: Vec<EndpointConfig>,
+    /// The endpoint that `outboard runpod deploy` makes.
+    pub deploy: DeployConfig,
     /// Where the job API is.
     pub base_url: String,
     /// Where the REST API, version 2, is.
     pub rest_url: String,
+    /// Where its version 1 is, which manages endpoints and tells bills.
+    pub manage_url: String,
     /// What a second of a worker costs, where the built-in price list doesn't say or is wrong.
-    #[serde(deserialize_with = "deserialize_usd")]
+    #[serde(deserialize_with = "price")]
     pub usd_per_second: Option<NanoUsd>,
     /// Longest time to connect.
     #[serde(deserialize_with = "time_above_zero")]
@@ -28,6 +35,9 @@ pub struct Config {
     /// Longest time for a reply.
     #[serde(deserialize_with = "time_above_zero")]
     pub request_timeout: Duration,
+    /// Longest time for all blobs of one call, between here and the store.
+    #[serde(deserialize_with = "time_above_zero")]
+    pub transfer_timeout: Duration,
     /// Longest task; RunPod takes up to a week.
     #[serde(deserialize_with = "time_above_zero")]
     pub max_task_time: Duration,
@@ -67,14 +77,17 @@ impl Default for Config {
     fn default() -> Self {
         let seconds = Duration::from_secs;
         Self {
-            enabled: false,
+            enabled: true,
             api_key: None,
             endpoints: Vec::new(),
+            deploy: DeployConfig::default(),
             base_url: "https://api.runpod.ai/v2".into(),
             rest_url: "https://api.runpod.io/v2".into(),
+            manage_url: "https://rest.runpod.io/v1".into(),
             usd_per_second: None,
             connect_timeout: seconds(10),
             request_timeout: seconds(30),
+            transfer_timeout: seconds(3600),
             max_task_time: seconds(3600),
             start_within: seconds(900),
             patience: seconds(120),
@@ -90,6 +103,14 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    /// Whether it is enabled and set up: a key or an endpoint is there. What is missing then is an error.
+    #[must_use]
+    pub fn is_used(&self) -> bool {
+        self.enabled && (self.api_key.is_some() || !self.endpoints.is_empty())
+    }
+}
+
 /// Without secrets.
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -101,6 +122,7 @@ impl fmt::Debug for Config {
             .field("endpoints", &self.endpoints)
             .field("base_url", &plain(&self.base_url))
             .field("rest_url", &plain(&self.rest_url))
+            .field("manage_url", &plain(&self.manage_url))
             .finish_non_exhaustive()
     }
 }
@@ -122,6 +144,30 @@ fn one() -> u32 {
     1
 }
 
+/// Empty is none.
+fn filled<'de, D: Deserializer<'de>>(d: D) -> Result<Option<String>, D::Error> {
+    Ok(Option::<String>::deserialize(d)?.filter(|text| !text.trim().is_empty()))
+}
+
+/// Dollars, or `"list"`: what the price list says.
+fn price<'de, D: Deserializer<'de>>(d: D) -> Result<Option<NanoUsd>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    enum Word {
+        List,
+    }
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "an amount in US dollars, such as 0.00031, or \"list\"")]
+    enum Price {
+        Listed(Word),
+        Usd(#[serde(deserialize_with = "deserialize_usd")] Option<NanoUsd>),
+    }
+    Ok(match Price::deserialize(d)? {
+        Price::Listed(Word::List) => None,
+        Price::Usd(amount) => amount,
+    })
+}
+
 fn time_above_zero<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(d)?;
     match humantime::parse_duration(&text) {
@@ -139,6 +185,7 @@ mod tests {
         let times = [
             "connect_timeout",
             "request_timeout",
+            "transfer_timeout",
             "max_task_time",
             "start_within",
             "patience",
@@ -153,19 +200,22 @@ mod tests {
         ];
         let text: String = times.iter().map(|key| format!("{key} = '7s'\n")).collect();
         let text = text
-            + "enabled = true\napi_key = 'k'\nbase_url = 'http://a'\nrest_url = 'http://b'\nusd_per_second = 0.00031\n\
-               endpoints = [{ id = 'e', gpu = 'L4' }, { id = 'f', gpu = 'A100', weight = 3 }]";
+            + "enabled = true\napi_key = 'k'\nbase_url = 'http://a'\nrest_url = 'http://b'\nmanage_url = 'http://c'\nusd_per_second = 0.00031\n\
+               endpoints = [{ id = 'e', gpu = 'L4' }, { id = 'f', gpu = 'A100', weight = 3 }]\ndeploy.image = 'i'";
         let seven = Duration::from_secs(7);
         let endpoint = |id: &str, gpu: &str, weight| EndpointConfig { id: id.into(), gpu: gpu.into(), weight };
         let expected = Config {
             enabled: true,
             api_key: Some("k".into()),
             endpoints: vec![endpoint("e", "L4", 1), endpoint("f", "A100", 3)],
+            deploy: DeployConfig { image: "i".into(), ..DeployConfig::default() },
             base_url: "http://a".into(),
             rest_url: "http://b".into(),
+            manage_url: "http://c".into(),
             usd_per_second: Some(NanoUsd(310_000)),
             connect_timeout: seven,
             request_timeout: seven,
+            transfer_timeout: seven,
             max_task_time: seven,
             start_within: seven,
             patience: seven,
@@ -180,6 +230,9 @@ mod tests {
         };
         assert_eq!(toml::from_str::<Config>(&text).unwrap(), expected);
         assert_eq!(toml::from_str::<Config>("").unwrap(), Config::default());
+        let empty = toml::from_str::<Config>("api_key = ''\nusd_per_second = 'list'").unwrap();
+        assert_eq!(empty, Config::default());
+        assert!(!empty.is_used() && Config { api_key: Some("k".into()), ..empty }.is_used());
         for wrong in ["key = 'x'", "endpoints = [{ id = 'e' }]", "patience = '0s'", "usd_per_second = -1"] {
             assert!(toml::from_str::<Config>(wrong).is_err(), "{wrong}");
         }

@@ -9,12 +9,14 @@ use reqwest::{
     header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue},
 };
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::{
     Config,
     api::{HealthBody, Job, WorkerList},
     parse_error::parse_error,
+    recording::Recording,
     transport_error::transport_error,
 };
 
@@ -27,7 +29,9 @@ pub(crate) struct Connection {
     client: Client,
     base: Url,
     rest: Url,
+    manage: Url,
     request_timeout: Duration,
+    recording: Option<Recording>,
 }
 
 impl fmt::Debug for Connection {
@@ -51,13 +55,20 @@ impl Connection {
     pub(crate) fn new(config: &Config) -> Result<Self> {
         let base = address(&config.base_url, "base_url")?;
         let rest = address(&config.rest_url, "rest_url")?;
+        let manage = address(&config.manage_url, "manage_url")?;
         let key = authorization(config.api_key.as_deref().unwrap_or_default())?;
         let client = transport::client(base.host_str().is_some_and(is_loopback))
             .default_headers(HeaderMap::from_iter([(AUTHORIZATION, key)]))
             .connect_timeout(config.connect_timeout)
             .build()
             .map_err(|e| wrong("the client of RunPod can't be made").because(e.without_url()))?;
-        Ok(Self { client, base, rest, request_timeout: config.request_timeout })
+        Ok(Self { client, base, rest, manage, request_timeout: config.request_timeout, recording: None })
+    }
+
+    /// Keeps what is said from here on.
+    pub(crate) fn record(&mut self, config: &Config) -> Recording {
+        let recording = Recording::new(config.api_key.iter().map(|key| key.trim().to_string()).collect());
+        self.recording.insert(recording).clone()
     }
 
     fn request(&self, method: Method, base: &Url, segments: &[&str]) -> RequestBuilder {
@@ -76,14 +87,12 @@ impl Connection {
         }
         let request = self.client.post(url).timeout(self.request_timeout + wait.unwrap_or_default());
         let request = request.header(CONTENT_TYPE, "application/json").body(body);
-        let response = match request.send().await {
-            Ok(response) => response,
+        let (status, reply) = match self.send(request).await {
+            Ok(sent) => sent,
             Err(error) if error.is_connect() => return Posted::Refused(transport_error(error)),
             Err(error) => return Posted::Lost(transport_error(error)),
         };
-        let status = response.status().as_u16();
-        let read = async { parse::<Job>(&body_of(self.check(response).await?, self.request_timeout).await?) };
-        match read.await {
+        match reply.and_then(|body| parse::<Job>(&body)) {
             Ok(job) if !job.id.is_empty() => Posted::Accepted(Box::new(job)),
             Ok(_) => Posted::Lost(Error::new(ErrorKind::CorruptPayload, "RunPod's reply names no job")),
             // Said by something before RunPod's queue, perhaps; or accepted, and not told.
@@ -112,21 +121,68 @@ impl Connection {
         self.json(self.request(Method::GET, &self.rest, &["serverless", endpoint, "workers"])).await
     }
 
-    async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T> {
-        let response = self.check(request.send().await.map_err(transport_error)?).await?;
-        parse(&body_of(response, self.request_timeout).await?)
+    /// Reads from the REST API, version 2.
+    pub(crate) async fn rest<T: DeserializeOwned>(&self, segments: &[&str], query: &[(&str, String)]) -> Result<T> {
+        self.read(&self.rest, segments, query).await
     }
 
-    /// A reply that is a success.
-    async fn check(&self, mut response: Response) -> Result<Response> {
+    /// Reads from its version 1.
+    pub(crate) async fn manage<T: DeserializeOwned>(&self, segments: &[&str], query: &[(&str, String)]) -> Result<T> {
+        self.read(&self.manage, segments, query).await
+    }
+
+    /// Changes something by version 1 of the REST API. What it answers.
+    pub(crate) async fn change(&self, method: Method, segments: &[&str], body: Option<Value>) -> Result<Vec<u8>> {
+        let request = self.request(method, &self.manage, segments);
+        let request = match body {
+            Some(body) => request.header(CONTENT_TYPE, "application/json").body(body.to_string()),
+            None => request,
+        };
+        self.send(request).await.map_err(transport_error)?.1
+    }
+
+    async fn read<T: DeserializeOwned>(&self, base: &Url, segments: &[&str], query: &[(&str, String)]) -> Result<T> {
+        let mut url = below(base, segments);
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        self.json(self.client.get(url).timeout(self.request_timeout)).await
+    }
+
+    async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T> {
+        parse(&self.send(request).await.map_err(transport_error)?.1?)
+    }
+
+    /// The status of the reply, and its body if it is a success.
+    async fn send(&self, request: RequestBuilder) -> reqwest::Result<(u16, Result<Vec<u8>>)> {
+        let request = request.build()?;
+        let said = self.recording.as_ref().map(|recording| {
+            let body = request.body().and_then(|body| body.as_bytes()).unwrap_or_default().to_vec();
+            (recording, request.method().to_string(), request.url().clone(), body)
+        });
+        let note = |status: Option<u16>, reply: &[u8]| {
+            if let Some((recording, method, url, body)) = &said {
+                recording.note(method, url, body, status, reply);
+            }
+        };
+        let mut response = match self.client.execute(request).await {
+            Ok(response) => response,
+            Err(error) => {
+                note(None, b"no reply");
+                return Err(error);
+            }
+        };
         let status = response.status();
         if status.is_success() {
-            return Ok(response);
+            let body = body_of(response, self.request_timeout).await;
+            note(Some(status.as_u16()), body.as_deref().unwrap_or_default());
+            return Ok((status.as_u16(), body));
         }
         // Where the body doesn't come, the status still tells.
         let body = timeout(self.request_timeout, read(&mut response, MAX_ERROR)).await;
         let body = body.ok().and_then(Result::ok).unwrap_or_default();
-        Err(parse_error(status, response.headers(), &body))
+        note(Some(status.as_u16()), &body);
+        Ok((status.as_u16(), Err(parse_error(status, response.headers(), &body))))
     }
 }
 

@@ -66,7 +66,10 @@ impl Why {
                 "its workers have been starting for too long",
                 "use a smaller image, FlashBoot, or a network volume; or raise `cold_start_patience`",
             ),
-            Self::Busy => ("its workers are busy with other tasks", "raise the endpoint's maximum of workers"),
+            Self::Busy => (
+                "its workers are busy with other jobs, of other clients perhaps",
+                "raise the endpoint's maximum of workers, or use an endpoint that nobody else does",
+            ),
         }
     }
 
@@ -118,7 +121,7 @@ fn error(why: Why, workers: &Workers, waited: Duration) -> Error {
         .with_retry(Retry::Other)
         .at("for", format!("{:.0} s", waited.as_secs_f64().ceil()))
         .at(
-            "workers",
+            "workers of the endpoint",
             format!(
                 "{running} running, {idle} idle, {initializing} initializing, {throttled} throttled, {unhealthy} unhealthy"
             ),

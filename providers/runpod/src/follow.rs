@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use outboard_core::{
-    Event,
     error::Error,
-    task::{Phase, Progress, Revision, TaskState, Usage},
+    task::{Phase, Revision, TaskState, Usage},
 };
+use outboard_store::TaskLog;
 use tokio::time::Instant;
 
 use crate::{api::Job, diagnosis::Watch, job_id::JobId};
@@ -30,16 +30,15 @@ pub(crate) enum Stage {
 pub(crate) struct Follow {
     pub(crate) id: JobId,
     pub(crate) stage: Stage,
-    pub(crate) log: Vec<Event>,
-    /// Notes of the record of progress that are in the log, or needn't be.
-    pub(crate) notes: u64,
-    pub(crate) last_progress: Option<Progress>,
+    pub(crate) log: TaskLog,
     /// When nothing can run any more.
     pub(crate) until: Instant,
     /// What `runsync` answered: as good as the first look.
     pub(crate) answered: Option<Job>,
     /// Another job than ours runs the task.
     pub(crate) is_elsewhere: bool,
+    /// It was handed over twice: another job of it is turned away at the lease, and paid for.
+    pub(crate) is_twice: bool,
     /// Since when it is being cancelled.
     pub(crate) cancelling: Option<Instant>,
     pub(crate) watch: Watch,
@@ -48,7 +47,6 @@ pub(crate) struct Follow {
     /// Since when no worker of the endpoint runs, though the task does.
     pub(crate) lost: Option<Instant>,
     pub(crate) bytes_down: u64,
-    pub(crate) bytes_up: u64,
     pub(crate) looks: u64,
     pub(crate) delay: Duration,
     pub(crate) next_look: Instant,
@@ -58,20 +56,18 @@ impl Follow {
     pub(crate) fn new(id: JobId, left: Duration) -> Self {
         let now = Instant::now();
         Self {
+            log: TaskLog::new(&id.key, &id.attempt),
             id,
             stage: Stage::Queued,
-            log: Vec::new(),
-            notes: 0,
-            last_progress: None,
             until: now + left,
             answered: None,
             is_elsewhere: false,
+            is_twice: false,
             cancelling: None,
             watch: Watch::default(),
             health_at: now + GLANCE,
             lost: None,
             bytes_down: 0,
-            bytes_up: 0,
             looks: 0,
             delay: FIRST,
             next_look: now,
@@ -135,7 +131,7 @@ impl Follow {
             Stage::Running => 1,
             Stage::Ended(..) => 2,
         };
-        Revision(1 + 4 * self.log.len() as u64 + stage)
+        Revision(1 + 4 * self.log.events().len() as u64 + stage)
     }
 
     /// As it stands, with what happened since a revision.
@@ -150,6 +146,6 @@ impl Follow {
             Stage::Running => (Phase::Running, None),
             Stage::Ended(phase, usage) => (phase.clone(), *usage),
         };
-        TaskState { revision, phase, events: self.log.get(from..).unwrap_or_default().to_vec(), usage }
+        TaskState { revision, phase, events: self.log.events().get(from..).unwrap_or_default().to_vec(), usage }
     }
 }

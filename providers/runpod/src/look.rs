@@ -6,16 +6,12 @@ use outboard_core::{
     error::{Error, ErrorKind, Result, Retry},
     task::{Phase, Timings, Usage},
 };
-use outboard_protocol::{InlineReply, TaskRecord, TaskResult, envelope::Ending};
-use outboard_store::inline::unpack;
-use tokio::{
-    task::spawn_blocking,
-    time::{Instant, sleep},
-};
+use outboard_protocol::{InlineReply, TaskProgress, TaskRecord, TaskResult, envelope::Ending};
+use outboard_store::Bucket;
+use tokio::time::{Instant, sleep};
 
 use crate::{
-    api::{Job, Status, Workers},
-    bucket,
+    api::{HealthBody, Job, Status, Workers},
     diagnosis::Why,
     follow::{Follow, Stage},
     price,
@@ -39,6 +35,7 @@ impl RunPodProvider {
             follow.hurry();
         }
         if let Stage::Ended(phase, _) = &follow.stage {
+            self.launches.forget(&follow.id.attempt);
             let looks = follow.looks;
             tracing::debug!(looks, endpoint = follow.id.endpoint, job = follow.id.job, ?phase, "task ended");
         }
@@ -52,7 +49,7 @@ impl RunPodProvider {
             Some(bucket) => bucket.result(&follow.id.key).await?,
             None => None,
         };
-        if let Some(record) = record.filter(|record| bucket::counts(record, follow)) {
+        if let Some(record) = record.filter(|record| follow.log.counts(record)) {
             let job = job.ok().flatten().unwrap_or_default();
             return self.take_record(follow, record, &job).await;
         }
@@ -61,7 +58,7 @@ impl RunPodProvider {
         if let Some(bucket) = &self.bucket
             && let Some(progress) = bucket.progress(&follow.id.key).await?
         {
-            bucket::merge(bucket, follow, progress, &self.store, is_over).await?;
+            self.merge(bucket, follow, progress, is_over).await?;
         }
         match job {
             None if follow.is_elsewhere => self.look_elsewhere(follow),
@@ -84,13 +81,20 @@ impl RunPodProvider {
         }
     }
 
+    async fn merge(&self, bucket: &Bucket, follow: &mut Follow, progress: TaskProgress, is_over: bool) -> Result<()> {
+        if follow.log.merge(bucket, progress, &self.store, is_over).await? {
+            follow.runs();
+        }
+        Ok(())
+    }
+
     /// A result lies in the bucket.
     async fn take_record(&self, follow: &mut Follow, record: TaskRecord, job: &Job) -> Result<()> {
         let Some(bucket) = &self.bucket else { return Ok(()) };
         if let Some(progress) = bucket.progress(&follow.id.key).await? {
-            bucket::merge(bucket, follow, progress, &self.store, true).await?;
+            self.merge(bucket, follow, progress, true).await?;
         }
-        match bucket::collect(bucket, follow, &record, &self.store).await {
+        match follow.log.collect(bucket, &record, &self.store).await {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let error = error.with_retry(Retry::Other);
                 follow.fail(error, None);
@@ -117,14 +121,23 @@ impl RunPodProvider {
     fn usage(&self, follow: &Follow, timings: Timings, job: &Job) -> Option<Usage> {
         // Where RunPod doesn't say, the worker's own time is what it took at least.
         let execution = job.execution().max(timings.running());
-        let billed = match job.was_taken() || !execution.is_zero() {
-            true => price::billed(&self.config, job.delay(), execution),
+        let delay = match job.id.is_empty() {
+            // RunPod doesn't know the job any more.
+            true => self.config.start_time,
+            false => job.delay(),
+        };
+        let mut billed = match job.was_taken() || !execution.is_zero() {
+            true => price::billed(&self.config, delay, execution),
             // No worker has had it.
             false => Duration::ZERO,
         };
+        if follow.is_twice {
+            // The other job's worker started, was turned away, and stayed for its idle time-out.
+            billed += price::billed(&self.config, self.config.start_time, Duration::ZERO);
+        }
         let timings = Timings { queue: job.delay().as_secs_f64(), ..timings };
-        let Follow { bytes_down, bytes_up, .. } = follow;
-        Some(Usage { timings, billed: Some(billed), bytes_down: *bytes_down, bytes_up: *bytes_up })
+        let bytes_up = follow.log.bytes_up();
+        Some(Usage { timings, billed: Some(billed), bytes_down: follow.bytes_down, bytes_up })
     }
 
     /// What RunPod says of the job, where no result lies in a bucket.
@@ -156,7 +169,7 @@ impl RunPodProvider {
             }
             Status::InProgress => {
                 follow.runs();
-                self.watch_running(follow).await;
+                self.watch_running(follow, job.worker()).await;
             }
             Status::InQueue | Status::Unstated | Status::Unknown(_) => {
                 if let Status::Unknown(status) = &job.status {
@@ -173,7 +186,7 @@ impl RunPodProvider {
     /// The worker's reply is the job's output.
     async fn take_output(&self, follow: &mut Follow, job: Job) -> Result<()> {
         let reply = job.output.as_ref().map(|output| serde_json::from_value::<InlineReply>(output.clone()));
-        let InlineReply { result, events, blobs } = match reply {
+        let reply = match reply {
             Some(Ok(reply)) if reply.result.key == follow.id.key => reply,
             _ => {
                 let error = Error::new(ErrorKind::WorkerUnhealthy, "the job's output isn't that of an Outboard worker")
@@ -183,7 +196,7 @@ impl RunPodProvider {
                 return Ok(());
             }
         };
-        if let Ending::Failed(failure) = &result.ended
+        if let Ending::Failed(failure) = &reply.result.ended
             && failure.kind == ErrorKind::Conflict
             && self.bucket.is_some()
         {
@@ -192,30 +205,9 @@ impl RunPodProvider {
             follow.is_elsewhere = true;
             return Ok(());
         }
-        follow.bytes_up += blobs.iter().map(|blob| blob.data.len() as u64).sum::<u64>();
-        let store = self.store.clone();
-        let unpacked = spawn_blocking(move || blobs.iter().try_for_each(|blob| unpack(&store, blob)));
-        unpacked.await.map_err(|e| Error::new(ErrorKind::Unexpected, "a thread ended early").because(e))??;
-        if follow.log.is_empty() {
-            follow.log = self.held(events).await?;
-        }
+        let result = follow.log.take(reply, &self.store).await?;
         self.finish(follow, result, &job);
         Ok(())
-    }
-
-    /// Without checkpoints that aren't here.
-    async fn held(&self, events: Vec<outboard_core::Event>) -> Result<Vec<outboard_core::Event>> {
-        use outboard_core::BlobStore;
-        let mut held = Vec::with_capacity(events.len());
-        for event in events {
-            if let outboard_core::Event::Checkpoint(checkpoint) = &event
-                && !self.store.has(&checkpoint.digest).await?
-            {
-                continue;
-            }
-            held.push(event);
-        }
-        Ok(held)
     }
 
     /// Another job of this task runs, of which only the bucket tells.
@@ -245,17 +237,19 @@ impl RunPodProvider {
         let config = &self.config;
         let least =
             [config.crash_patience, config.throttled_patience, config.capacity_patience, config.cold_start_patience];
-        let Some(workers) = self.workers(follow, least.into_iter().min().unwrap_or_default()).await else { return };
+        let least = least.into_iter().min().unwrap_or_default();
+        let Some((workers, _)) = self.workers(follow, least, None).await else { return };
         if let Some(error) = follow.watch.look(&workers, config, Instant::now()) {
             self.give_up(follow, error).await;
         }
     }
 
     /// The task runs: a worker that is dead posts nothing, and RunPod doesn't notice.
-    async fn watch_running(&self, follow: &mut Follow) {
+    async fn watch_running(&self, follow: &mut Follow, worker: Option<&str>) {
         let patience = self.config.lost_patience;
-        let Some(workers) = self.workers(follow, patience).await else { return };
-        if workers.running > 0 {
+        let Some((workers, listed)) = self.workers(follow, patience, worker).await else { return };
+        // The counts are the whole endpoint's: other jobs run on it too, perhaps.
+        if listed.unwrap_or(workers.running > 0) {
             follow.lost = None;
             return;
         }
@@ -268,8 +262,14 @@ impl RunPodProvider {
         }
     }
 
-    /// The workers of the task's endpoint, where it is time to look.
-    async fn workers(&self, follow: &mut Follow, patience: Duration) -> Option<Workers> {
+    /// The workers of the task's endpoint, where it is time to look; and whether `worker` runs, where the key allows to
+    /// list them.
+    async fn workers(
+        &self,
+        follow: &mut Follow,
+        patience: Duration,
+        worker: Option<&str>,
+    ) -> Option<(Workers, Option<bool>)> {
         let now = Instant::now();
         if now < follow.health_at {
             return None;
@@ -284,9 +284,12 @@ impl RunPodProvider {
                 return None;
             }
         };
-        if !workers.work() && self.may_list_workers() {
+        let mut runs = None;
+        if (worker.is_some() || !workers.work()) && self.may_list_workers() {
             match self.connection.workers(endpoint).await {
                 Ok(list) => {
+                    runs = worker
+                        .map(|id| list.workers.iter().any(|listed| listed.id == id && listed.status == "RUNNING"));
                     workers.unhealthy = workers.unhealthy.max(list.summary.unhealthy);
                     workers.throttled = workers.throttled.max(list.summary.throttled);
                     workers.initializing = workers.initializing.max(list.summary.initializing);
@@ -298,7 +301,7 @@ impl RunPodProvider {
                 }
             }
         }
-        Some(workers)
+        Some((workers, runs))
     }
 
     /// Cancels a task that doesn't get on. Where it ended meanwhile, that counts.
@@ -344,10 +347,12 @@ impl RunPodProvider {
     }
 }
 
-/// What an endpoint's workers say about a task that came now, if they say anything against it.
-pub(crate) fn against(workers: &Workers) -> Option<String> {
+/// What an endpoint says about a task that came now, if it says anything against it.
+pub(crate) fn against(HealthBody { workers, jobs }: &HealthBody) -> Option<String> {
     let why = crate::diagnosis::why(workers);
     match why {
+        // One that crashed and for which nobody waits isn't started again: it says nothing of the next.
+        Why::Crashing if jobs.in_queue == 0 => None,
         Why::Crashing | Why::Throttled => {
             let (reason, hint) = why.words();
             Some(format!("{reason}; {hint}"))

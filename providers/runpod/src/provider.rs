@@ -25,12 +25,15 @@ use tokio::{
 
 use crate::{
     Config,
+    catalogue::Prices,
     connection::Connection,
     endpoints::Endpoints,
     follow::Follow,
     job_id::JobId,
+    launches::{Launched, Launches},
     look::{GRACE, against},
     price,
+    recording::Recording,
     submit::Limits,
 };
 
@@ -49,6 +52,8 @@ pub struct RunPodProvider {
     pub(crate) endpoints: Endpoints,
     pub(crate) store: FolderStore,
     pub(crate) bucket: Option<Bucket>,
+    pub(crate) launches: Launches,
+    prices: Prices,
     /// By id.
     follows: Mutex<HashMap<String, Arc<sync::Mutex<Follow>>>>,
     /// By attempt. Whoever hands it over holds its lock.
@@ -96,12 +101,24 @@ impl RunPodProvider {
             config: config.clone(),
             connection,
             endpoints,
+            launches: Launches::new(&store),
+            prices: Prices::new(&store),
             store,
             bucket,
             follows: Mutex::default(),
             places: Mutex::default(),
             cannot_list: AtomicBool::new(false),
         })
+    }
+
+    /// As [`new`](Self::new), keeping what is said to RunPod and what it answers.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn recorded(config: &Config, store: FolderStore, bucket: Option<Bucket>) -> Result<(Self, Recording)> {
+        let mut provider = Self::new(config, store, bucket)?;
+        let recording = provider.connection.record(config);
+        Ok((provider, recording))
     }
 
     pub(crate) fn may_list_workers(&self) -> bool {
@@ -121,6 +138,15 @@ impl RunPodProvider {
             });
         }
         places.entry(attempt.into()).or_default().clone()
+    }
+
+    /// What an earlier process noted of handing it over.
+    fn noted(&self, task: &Task) -> Result<Handed> {
+        Ok(match self.launches.find(task)? {
+            Some(Launched::To(id, left)) => Handed::To(self.remember(Follow::new(id, left))),
+            Some(Launched::Perhaps(left)) => Handed::Lost(Instant::now() + left),
+            None => Handed::Not,
+        })
     }
 
     fn remember(&self, follow: Follow) -> TaskId {
@@ -173,7 +199,11 @@ impl ComputeProvider for RunPodProvider {
     }
 
     async fn price(&self) -> Result<PriceModel> {
-        price::price(&self.config)
+        let catalogue = match self.config.usd_per_second {
+            Some(_) => None,
+            None => self.prices.current(&self.connection).await,
+        };
+        price::price(&self.config, catalogue.as_ref())
     }
 
     async fn health(&self) -> Result<Health> {
@@ -181,7 +211,7 @@ impl ComputeProvider for RunPodProvider {
         let answers = join_all(ids.clone().map(|id| self.connection.health(id))).await;
         let mut reasons = Vec::new();
         for (id, answer) in ids.zip(answers) {
-            match answer.map(|health| (against(&health.workers), health.jobs.in_queue)) {
+            match answer.map(|health| (against(&health), health.jobs.in_queue)) {
                 Ok((None, _)) => return Ok(Health::Ready),
                 Ok((Some(reason), waiting)) => reasons.push(format!("endpoint {id}: {reason} ({waiting} jobs wait)")),
                 Err(error) => match error.advice() {
@@ -198,15 +228,22 @@ impl ComputeProvider for RunPodProvider {
         let limits = Limits::of(task, &self.config).map_err(locate)?;
         let place = self.place(&task.attempt);
         let mut place = place.lock().await;
+        if matches!(*place, Handed::Not) {
+            *place = self.noted(task)?;
+        }
+        let runs_once = match &self.bucket {
+            // With conditional puts the lease sees to it.
+            Some(bucket) => bucket.probed().await.map_err(locate)?.holds_conditions,
+            None => false,
+        };
         match &*place {
             Handed::To(id) => return Ok(id.clone()),
-            // With a bucket the lease sees to it that only one runs.
-            Handed::Lost(until) if self.bucket.is_none() && *until > Instant::now() => {
-                let left = until.saturating_duration_since(Instant::now());
-                let message = "the attempt may be running on RunPod: the reply to its submission was lost";
-                return Err(locate(Error::new(ErrorKind::Unavailable, message))
-                    .with_retry(Retry::Unknown { until: left })
-                    .hint("wait until its time is over; with a store (`[store] url`) it would be found by its key"));
+            // Not even when its time is over: what is reserved covers one execution.
+            Handed::Lost(until) if !runs_once => {
+                let found = self.find_lost(task, *until).await.map_err(locate)?;
+                let id = self.remember(found);
+                *place = Handed::To(id.clone());
+                return Ok(id);
             }
             Handed::Lost(_) | Handed::Not => {}
         }
@@ -214,15 +251,23 @@ impl ComputeProvider for RunPodProvider {
             Some(bucket) => self.submit_by_bucket(bucket, task, limits).await,
             None => self.submit_inline(task, limits).await,
         };
-        let id = submitted.map(|follow| self.remember(follow));
-        match &id {
-            Ok(id) => *place = Handed::To(id.clone()),
-            Err(error) if matches!(error.retry(), Retry::Unknown { .. }) => {
-                *place = Handed::Lost(Instant::now() + limits.ttl);
+        let was_lost = matches!(*place, Handed::Lost(_));
+        match submitted {
+            Ok(mut follow) => {
+                follow.is_twice |= was_lost;
+                let id = self.remember(follow);
+                *place = Handed::To(id.clone());
+                Ok(id)
             }
-            Err(_) => {}
+            Err(error) => {
+                match error.retry() {
+                    Retry::Unknown { .. } => *place = Handed::Lost(Instant::now() + limits.ttl),
+                    _ if was_lost => {}
+                    _ => self.launches.forget(&task.attempt),
+                }
+                Err(locate(error))
+            }
         }
-        id.map_err(locate)
     }
 
     async fn wait(&self, id: &TaskId, seen: Revision, limit: Duration) -> Result<TaskState> {

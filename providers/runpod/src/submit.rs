@@ -5,7 +5,7 @@ use std::time::Duration;
 use outboard_core::{
     Task,
     error::{Error, ErrorKind, Result, Retry},
-    task::{Operation, OperationKind},
+    task::OperationKind,
 };
 use outboard_protocol::{Envelope, InlineRequest};
 use outboard_store::{Bucket, inline::pack};
@@ -25,10 +25,6 @@ const MOST: Duration = Duration::from_secs(7 * 86_400);
 const SYNC_WAIT: Duration = Duration::from_secs(1);
 /// Tasks that are this short are worth a wait for their end.
 const SHORT: Duration = Duration::from_secs(30);
-/// Clocks may differ, and a cancelled worker ends its batch: URLs are good for this much longer.
-const GRANT_SLACK: Duration = Duration::from_secs(300);
-/// Slots of a grant at most: more checkpoints than that are overtaken by others.
-const MAX_SLOTS: u32 = 128;
 
 /// A job's `policy`, in milliseconds. It ends what nobody else ends.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -84,35 +80,62 @@ impl Limits {
 }
 
 impl RunPodProvider {
-    /// Hands a task over that has a bucket as its store: found by its key if it is there already.
-    pub(crate) async fn submit_by_bucket(&self, bucket: &Bucket, task: &Task, limits: Limits) -> Result<Follow> {
-        let order = self.endpoints.in_turn(Instant::now());
-        if let Some(id) = bucket::find(bucket, task, order[0]).await? {
-            let mut follow = Follow::new(id, limits.ttl);
-            follow.is_elsewhere = follow.id.job.is_none();
+    /// An attempt whose reply was lost, where the bucket has it by now. It isn't handed over again.
+    pub(crate) async fn find_lost(&self, task: &Task, until: Instant) -> Result<Follow> {
+        let left = until.saturating_duration_since(Instant::now());
+        if let Some(bucket) = &self.bucket
+            && let Some(follow) = self.find_by_key(bucket, task, left).await?
+        {
             return Ok(follow);
         }
-        let needs = task.operation.needs();
-        for digest in &needs {
-            bucket.upload(digest, &self.store).await?;
+        let message = "the attempt may be running on RunPod: the reply to its submission was lost";
+        Err(Error::new(ErrorKind::Unavailable, message).with_retry(Retry::Unknown { until: left }).hint(
+            "wait until its time is over; with a store (`[store] url`) that holds conditional puts it would run once",
+        ))
+    }
+
+    async fn find_by_key(&self, bucket: &Bucket, task: &Task, left: Duration) -> Result<Option<Follow>> {
+        // Where nobody knows where it runs, any of them stands for it.
+        let some = self.endpoints.all().first().map_or("", |endpoint| endpoint.id.as_str());
+        let found = bucket::find(bucket, task, some).await?;
+        Ok(found.map(|id| Follow { is_elsewhere: id.job.is_none(), ..Follow::new(id, left) }))
+    }
+
+    /// Hands a task over that has a bucket as its store: found by its key if it is there already.
+    pub(crate) async fn submit_by_bucket(&self, bucket: &Bucket, task: &Task, limits: Limits) -> Result<Follow> {
+        let probe = bucket.probed().await?;
+        if let Some(follow) = self.find_by_key(bucket, task, limits.ttl).await? {
+            return Ok(follow);
         }
-        let mut envelope = Envelope::new(task.clone(), self.config.start_within, self.config.patience);
-        let slots = slots(task, limits);
-        envelope.store = Some(bucket.grant(&task.key, &needs, slots, limits.ttl + GRANT_SLACK).await?);
+        let order = self.endpoints.in_turn(Instant::now());
+        let envelope = Envelope::new(task.clone(), self.config.start_within, self.config.patience);
+        let prepared = bucket.prepare(envelope, &self.store, limits.execution, limits.ttl);
+        // Nothing is handed over yet: the wrappers' deadline would have to say that it may be.
+        let envelope = tokio::time::timeout(self.config.transfer_timeout, prepared).await.unwrap_or_else(|_| {
+            let message = format!("the task's blobs did not reach the store within {:?}", self.config.transfer_timeout);
+            Err(Error::new(ErrorKind::Timeout, message).hint("raise `providers.runpod.transfer_timeout`"))
+        })?;
         let body = encode(&InlineRequest { envelope, blobs: Vec::new() }, limits)?;
+        self.launches.begin(task, limits.ttl)?;
+        let mut is_twice = false;
         let posted = match self.post(&order, &body, None).await {
-            (_, Posted::Lost(error)) => {
+            (_, Posted::Lost(error)) if probe.holds_conditions => {
                 tracing::debug!(attempt = task.attempt, %error, "handing it over again: only one of both gets the lease");
-                self.post(&order, &body, None).await
+                is_twice = true;
+                match self.post(&order, &body, None).await {
+                    // The first one may be there.
+                    (endpoint, Posted::Refused(error)) => (endpoint, Posted::Lost(error)),
+                    posted => posted,
+                }
             }
             posted => posted,
         };
-        let follow = self.accepted(task, limits, posted)?;
+        let follow = Follow { is_twice, ..self.accepted(task, limits, posted)? };
         bucket::note(bucket, &follow.id).await.unwrap_or_else(|error| {
             // After a restart it is handed over once more then, and the lease decides.
             tracing::warn!(%error, "where the task is could not be noted in the store");
         });
-        Ok(Follow { bytes_down: self.sizes(&needs), ..follow })
+        Ok(Follow { bytes_down: self.sizes(&task.operation.needs()), ..follow })
     }
 
     /// Hands a task over with its blobs beside it.
@@ -132,6 +155,7 @@ impl RunPodProvider {
         let is_short = task.operation.kind() != OperationKind::Train && task.limit.is_some_and(|limit| limit <= SHORT);
         let wait = (is_short || body.len() > MAX_RUN).then_some(SYNC_WAIT);
         let order = self.endpoints.in_turn(Instant::now());
+        self.launches.begin(task, limits.ttl)?;
         let follow = self.accepted(task, limits, self.post(&order, &body, wait).await)?;
         Ok(Follow { bytes_down: sizes, ..follow })
     }
@@ -167,6 +191,9 @@ impl RunPodProvider {
             Posted::Accepted(job) => {
                 let id =
                     JobId { endpoint, job: Some(job.id.clone()), attempt: task.attempt.clone(), key: task.key.clone() };
+                self.launches.accepted(&id, limits.ttl).unwrap_or_else(|error| {
+                    tracing::warn!(%error, "where the task is could not be noted");
+                });
                 let answered: Option<Job> = job.status.is_final().then_some(*job);
                 Ok(Follow { answered, ..Follow::new(id, limits.ttl) })
             }
@@ -180,14 +207,6 @@ impl RunPodProvider {
         let size = |digest| std::fs::metadata(self.store.path(digest)).map_or(0, |facts| facts.len());
         needs.iter().map(size).sum()
     }
-}
-
-/// Slots for the checkpoints of a task, and for its outcome.
-fn slots(task: &Task, limits: Limits) -> u32 {
-    let Operation::Train(train) = &task.operation else { return 1 };
-    let every = train.checkpoint_every.max(Duration::from_millis(1));
-    let count = limits.execution.as_millis() / every.as_millis() + 2;
-    u32::try_from(count).unwrap_or(MAX_SLOTS).min(MAX_SLOTS)
 }
 
 fn encode(request: &InlineRequest, limits: Limits) -> Result<Vec<u8>> {

@@ -55,6 +55,7 @@ impl Bed {
             Config { enabled: true, api_key: Some(KEY.into()), endpoints: configured.collect(), ..Config::default() };
         let runpod = RunPod::start(Settings { api_key: KEY.into(), speed, endpoints }).await.unwrap();
         (config.base_url, config.rest_url) = (runpod.base_url(), runpod.rest_url());
+        config.manage_url = runpod.manage_url();
         adjust(&mut config);
         let folder = tempfile::tempdir().unwrap();
         let store = FolderStore::open(folder.path()).unwrap();

@@ -2,6 +2,7 @@
 
 use std::{cell::RefCell, collections::HashMap, sync::atomic::AtomicBool};
 
+use bytes::Bytes;
 use outboard_core::{
     Digest, Error, ErrorKind, Event, Result,
     task::{Epoch, Operation, Outcome},
@@ -46,8 +47,8 @@ struct Overlay {
 }
 
 impl Blobs for Overlay {
-    fn get(&self, digest: &Digest) -> Result<Vec<u8>> {
-        self.above.borrow().get(digest).cloned().map_or_else(|| self.below.read(digest), Ok)
+    fn get(&self, digest: &Digest) -> Result<Bytes> {
+        self.above.borrow().get(digest).cloned().map_or_else(|| self.below.map(digest), |bytes| Ok(bytes.into()))
     }
 
     fn put(&self, bytes: Vec<u8>) -> Result<Digest> {

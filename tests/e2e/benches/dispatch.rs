@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use outboard_core::{
     ComputeProviderExt, Digest, Event, Layer, Result, Task, layer,
@@ -82,8 +83,8 @@ fn task(operation: &Operation) -> Task {
 struct Folder<'a>(&'a FolderStore);
 
 impl Blobs for Folder<'_> {
-    fn get(&self, digest: &Digest) -> Result<Vec<u8>> {
-        self.0.read(digest)
+    fn get(&self, digest: &Digest) -> Result<Bytes> {
+        self.0.map(digest)
     }
 
     fn put(&self, bytes: Vec<u8>) -> Result<Digest> {

@@ -69,6 +69,15 @@ pub struct Done {
 }
 
 impl Done {
+    /// Runs a command to its end.
+    ///
+    /// # Panics
+    /// Where it can't be started, or panicked.
+    #[must_use]
+    pub fn of(command: &mut Command) -> Self {
+        Self::new(&command.output().unwrap_or_else(|e| panic!("{e}")))
+    }
+
     fn new(output: &Output) -> Self {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let done = Self {
@@ -165,7 +174,7 @@ impl User {
     /// Where the program can't be started, or panicked.
     #[must_use]
     pub fn run(&self, arguments: &[&str]) -> Done {
-        Done::new(&self.command(arguments).output().unwrap_or_else(|e| panic!("{e}")))
+        Done::of(&mut self.command(arguments))
     }
 
     /// Starts a command.
@@ -193,7 +202,7 @@ impl User {
     #[must_use]
     pub fn refused_command(&self, command: &mut Command) -> String {
         let before = self.tree();
-        let done = Done::new(&command.output().unwrap_or_else(|e| panic!("{e}")));
+        let done = Done::of(command);
         assert_eq!(done.code, 2, "{}", done.stderr);
         assert_eq!(done.stdout, "", "{}", done.stderr);
         assert_eq!(self.tree(), before, "{}", done.stderr);

@@ -5,7 +5,7 @@ use std::{
     io::{BufRead, BufReader},
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, Stdio},
+    process::{Child, Command, Stdio},
     thread,
 };
 
@@ -29,6 +29,15 @@ impl Worker {
     /// Where it doesn't start.
     #[must_use]
     pub fn start(folder: &Path) -> Self {
+        Self::start_with(folder, |command| command)
+    }
+
+    /// As [`start`](Self::start), by the command that `change` makes of the usual one.
+    ///
+    /// # Panics
+    /// Where it doesn't start.
+    #[must_use]
+    pub fn start_with(folder: &Path, change: impl FnOnce(Command) -> Command) -> Self {
         fs::create_dir_all(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
         let token = folder.join("token");
         fs::write(&token, Self::TOKEN).unwrap_or_else(|e| panic!("{}: {e}", token.display()));
@@ -38,7 +47,7 @@ impl Worker {
             let private = fs::Permissions::from_mode(0o600);
             fs::set_permissions(&token, private).unwrap_or_else(|e| panic!("{}: {e}", token.display()));
         }
-        let (child, address) = spawn(folder, "127.0.0.1:0");
+        let (child, address) = spawn(folder, "127.0.0.1:0", change);
         Self { child, folder: folder.into(), address }
     }
 
@@ -68,7 +77,7 @@ impl Worker {
     /// Where it doesn't start.
     pub fn restart(&mut self) {
         self.kill();
-        (self.child, _) = spawn(&self.folder, &self.address.to_string());
+        (self.child, _) = spawn(&self.folder, &self.address.to_string(), |command| command);
     }
 
     /// Its entry in `providers.http.workers`, at `address`.
@@ -86,16 +95,16 @@ impl Drop for Worker {
     }
 }
 
-fn spawn(folder: &Path, address: &str) -> (Child, SocketAddr) {
-    let mut child = clean_command()
+fn spawn(folder: &Path, address: &str, change: impl FnOnce(Command) -> Command) -> (Child, SocketAddr) {
+    let mut command = clean_command();
+    command
         .args(["worker", "--threads", "1", "--listen", address, "--token-file"])
         .arg(folder.join("token"))
         .arg("--store")
         .arg(folder.join("store"))
-        .env("OUTBOARD_HOME", folder)
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|e| panic!("{e}"));
+        .env("OUTBOARD_HOME", folder);
+    let mut child =
+        change(command).stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap_or_else(|e| panic!("{e}"));
     let stderr = child.stderr.take().unwrap_or_else(|| panic!("no standard error"));
     let mut lines = BufReader::new(stderr).lines();
     let mut said = String::new();

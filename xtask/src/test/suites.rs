@@ -104,13 +104,41 @@ pub(super) fn store(workspace: &Workspace) -> Result<Outcome> {
     cargo_tests(workspace.cargo(test).env("OUTBOARD_S3_SERVER", server))
 }
 
-pub(super) fn runpod(workspace: &Workspace) -> Result<Outcome> {
+pub(super) fn tokenizers(workspace: &Workspace) -> Result<Outcome> {
+    let python = python::interpreter(workspace)?;
+    let test = "test --no-fail-fast --package outboard-data --features tokenizers tokenizers -- --show-output";
+    cargo_tests(workspace.cargo(test).env("OUTBOARD_TEST_PYTHON", python))
+}
+
+/// Drills run about a tenth of their counts, unless `thorough`.
+pub(super) fn runpod(workspace: &Workspace, thorough: bool) -> Result<Outcome> {
     let server = tools::S3_SERVER.install(workspace)?;
     let python = python::interpreter(workspace)?;
-    let test = "test --no-fail-fast --package outboard-conformance --test runpod -- --show-output";
+    let test =
+        "test --no-fail-fast --package outboard-conformance --package outboard-e2e --test runpod* -- --show-output";
     let mut tests = workspace.cargo(test);
-    tests.env("OUTBOARD_S3_SERVER", server).env("OUTBOARD_RUNPOD_PYTHON", python);
-    cargo_tests(tests.env("OUTBOARD_RUNPOD_WORKER", workspace.root.join(WORKER).join("src")))
+    tests
+        .env("OUTBOARD_S3_SERVER", server)
+        .env("OUTBOARD_RUNPOD_PYTHON", python)
+        .env("OUTBOARD_RUNPOD_WORKER", workspace.root.join(WORKER).join("src"))
+        .env("TEST_OUTBOARD_BIN", workspace.program()?);
+    if thorough {
+        tests.env("TEST_THOROUGH", "1");
+    }
+    cargo_tests(&mut tests)
+}
+
+/// Elsewhere than on Linux the emulators don't run, and the tests that need them are skipped.
+pub(super) fn aws(workspace: &Workspace) -> Result<Outcome> {
+    let test = "test --no-fail-fast --package outboard-aws-lambda --package outboard-worker --package outboard-conformance \
+                --features outboard-conformance/lambda,outboard-worker/lambda --lib --test aws_lambda -- --show-output";
+    let mut tests = workspace.cargo(test);
+    tests.env("OUTBOARD_S3_SERVER", tools::S3_SERVER.install(workspace)?);
+    if cfg!(target_os = "linux") {
+        tests.env("OUTBOARD_LAMBDA_RIE", tools::LAMBDA_RIE.install(workspace)?);
+        tests.env("OUTBOARD_CARGO_LAMBDA", tools::CARGO_LAMBDA.install(workspace)?);
+    }
+    cargo_tests(&mut tests)
 }
 
 /// The example programs of the library and the example jobs, each with an empty `OUTBOARD_HOME`.

@@ -49,6 +49,9 @@ pub struct Data {
     /// Tokens of a text; what is longer is cut.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_length: Option<usize>,
+    /// A `tokenizer.json` that makes tokens of the texts; their bytes are tokens if unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<PathBuf>,
     /// Makes a row of each stretch of a series.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<Window>,

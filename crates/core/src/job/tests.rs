@@ -43,7 +43,7 @@ fn short_forms_mean_the_same_and_a_job_reads_back() {
 fn data_of_every_form_read_back() {
     let mut text = JOB.replace("\"label\"", "[\"a\", \"b\"]").replace(
         "[train]",
-        "format = \"csv\"\nweight = \"n\"\nlabels = \"y.npy\"\ntext = \"t\"\nmax_length = 9\n\
+        "format = \"csv\"\nweight = \"n\"\nlabels = \"y.npy\"\ntext = \"t\"\nmax_length = 9\ntokenizer = \"t.json\"\n\
          window = { length = 3, stride = 2 }\nimages = { size = [2, 3], color = \"grayscale\" }\n[train]\n\
          augment = [\"flip\", { crop = 4 }, { shift = 2 }]",
     );

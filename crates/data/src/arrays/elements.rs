@@ -2,6 +2,10 @@
 
 use std::io::{self, Read};
 
+use outboard_core::Error;
+use outboard_protocol::Values;
+use outboard_store::{List, Scratch};
+
 /// How a number is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -41,11 +45,11 @@ pub(crate) enum Wanted {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Numbers {
     /// Unsigned bytes; features alone.
-    Bytes(Vec<u8>),
+    Bytes(Values<u8>),
     /// Whole numbers; targets alone.
-    Integers(Vec<i64>),
+    Integers(Values<i64>),
     /// Others.
-    Floats(Vec<f32>),
+    Floats(Values<f32>),
 }
 
 /// Why numbers can't be read.
@@ -59,10 +63,19 @@ pub(crate) enum Flaw {
     Unusable(usize, String),
     /// Reading failed.
     Io(io::Error),
+    /// There is no room for them.
+    NoRoom(Error),
 }
 
 /// Bytes that are read at a time; a multiple of every size of a number.
 const PIECE: usize = 64 * 1024;
+
+/// Numbers that are being read.
+enum Lists {
+    Bytes(List<u8>),
+    Integers(List<i64>, Vec<i64>),
+    Floats(List<f32>, Vec<f32>),
+}
 
 /// Reads `count` numbers, to the end of `reader`.
 pub(crate) fn read(
@@ -71,11 +84,12 @@ pub(crate) fn read(
     big_endian: bool,
     count: usize,
     wanted: Wanted,
+    scratch: &Scratch,
 ) -> Result<Numbers, Flaw> {
-    let mut numbers = match (wanted, kind) {
-        (Wanted::Features, Kind::UInt(1)) => Numbers::Bytes(Vec::new()),
-        (Wanted::Targets, Kind::Bool | Kind::Int(_) | Kind::UInt(_)) => Numbers::Integers(Vec::new()),
-        _ => Numbers::Floats(Vec::new()),
+    let mut lists = match (wanted, kind) {
+        (Wanted::Features, Kind::UInt(1)) => Lists::Bytes(scratch.list()),
+        (Wanted::Targets, Kind::Bool | Kind::Int(_) | Kind::UInt(_)) => Lists::Integers(scratch.list(), Vec::new()),
+        _ => Lists::Floats(scratch.list(), Vec::new()),
     };
     let mut piece = vec![0; PIECE];
     let mut done = 0;
@@ -84,33 +98,43 @@ pub(crate) fn read(
         let found = fill(reader, &mut piece[..wanted]).map_err(Flaw::Io)?;
         let whole = found / kind.size();
         let bytes = piece[..whole * kind.size()].chunks_exact(kind.size());
-        match &mut numbers {
-            Numbers::Bytes(all) => all.extend_from_slice(&piece[..whole]),
-            Numbers::Integers(all) => {
+        match &mut lists {
+            Lists::Bytes(all) => all.extend(&piece[..whole]),
+            Lists::Integers(all, some) => {
+                some.clear();
                 for (i, bytes) in bytes.enumerate() {
                     let value = integer(kind, &ordered(bytes, big_endian));
-                    all.push(i64::try_from(value).map_err(|_| Flaw::Unusable(done + i, value.to_string()))?);
+                    some.push(i64::try_from(value).map_err(|_| Flaw::Unusable(done + i, value.to_string()))?);
                 }
+                all.extend(some)
             }
-            Numbers::Floats(all) => {
+            Lists::Floats(all, some) => {
+                some.clear();
                 for (i, bytes) in bytes.enumerate() {
                     let value = float(kind, &ordered(bytes, big_endian));
                     if !(value as f32).is_finite() {
                         return Err(Flaw::Unusable(done + i, value.to_string()));
                     }
-                    all.push(value as f32);
+                    some.push(value as f32);
                 }
+                all.extend(some)
             }
         }
+        .map_err(Flaw::NoRoom)?;
         done += whole;
         if found < wanted {
             return Err(Flaw::Ends(done));
         }
     }
-    match fill(reader, &mut piece[..1]).map_err(Flaw::Io)? {
-        0 => Ok(numbers),
-        _ => Err(Flaw::GoesOn),
+    if fill(reader, &mut piece[..1]).map_err(Flaw::Io)? > 0 {
+        return Err(Flaw::GoesOn);
     }
+    match lists {
+        Lists::Bytes(all) => all.finish().map(Numbers::Bytes),
+        Lists::Integers(all, _) => all.finish().map(Numbers::Integers),
+        Lists::Floats(all, _) => all.finish().map(Numbers::Floats),
+    }
+    .map_err(Flaw::NoRoom)
 }
 
 /// Fills the buffer as far as there is something; how far.
@@ -164,30 +188,46 @@ fn float(kind: Kind, bytes: &[u8; 8]) -> f64 {
 mod tests {
     use super::*;
 
+    /// None of it is used: there are few numbers.
+    fn scratch() -> Scratch {
+        Scratch::new(std::path::Path::new("nowhere"))
+    }
+
     #[test]
     fn numbers_of_every_kind() {
         let read = |kind, big_endian, bytes: &[u8], wanted| {
-            super::read(&mut &*bytes, kind, big_endian, bytes.len() / kind.size(), wanted).unwrap()
+            super::read(&mut &*bytes, kind, big_endian, bytes.len() / kind.size(), wanted, &scratch()).unwrap()
         };
         use Wanted::{Features, Targets};
-        assert_eq!(read(Kind::UInt(1), false, &[0, 255], Features), Numbers::Bytes(vec![0, 255]));
-        assert_eq!(read(Kind::UInt(1), false, &[0, 255], Targets), Numbers::Integers(vec![0, 255]));
-        assert_eq!(read(Kind::Bool, false, &[0, 1, 2], Targets), Numbers::Integers(vec![0, 1, 1]));
-        assert_eq!(read(Kind::Bool, false, &[0, 1], Features), Numbers::Floats(vec![0.0, 1.0]));
-        assert_eq!(read(Kind::Int(2), false, &(-2i16).to_le_bytes(), Targets), Numbers::Integers(vec![-2]));
-        assert_eq!(read(Kind::Int(4), true, &(-70_000i32).to_be_bytes(), Targets), Numbers::Integers(vec![-70_000]));
-        assert_eq!(read(Kind::Int(8), true, &i64::MIN.to_be_bytes(), Targets), Numbers::Integers(vec![i64::MIN]));
-        assert_eq!(read(Kind::UInt(4), false, &u32::MAX.to_le_bytes(), Targets), Numbers::Integers(vec![4294967295]));
-        assert_eq!(read(Kind::Float(2), false, &[0, 0x3e], Features), Numbers::Floats(vec![1.5]));
-        assert_eq!(read(Kind::BFloat, false, &[0xc0, 0x3f], Features), Numbers::Floats(vec![1.5]));
-        assert_eq!(read(Kind::Float(4), true, &(-1.5f32).to_be_bytes(), Features), Numbers::Floats(vec![-1.5]));
-        assert_eq!(read(Kind::Float(8), false, &0.1f64.to_le_bytes(), Targets), Numbers::Floats(vec![0.1]));
+        assert_eq!(read(Kind::UInt(1), false, &[0, 255], Features), Numbers::Bytes(vec![0, 255].into()));
+        assert_eq!(read(Kind::UInt(1), false, &[0, 255], Targets), Numbers::Integers(vec![0, 255].into()));
+        assert_eq!(read(Kind::Bool, false, &[0, 1, 2], Targets), Numbers::Integers(vec![0, 1, 1].into()));
+        assert_eq!(read(Kind::Bool, false, &[0, 1], Features), Numbers::Floats(vec![0.0, 1.0].into()));
+        assert_eq!(read(Kind::Int(2), false, &(-2i16).to_le_bytes(), Targets), Numbers::Integers(vec![-2].into()));
+        assert_eq!(
+            read(Kind::Int(4), true, &(-70_000i32).to_be_bytes(), Targets),
+            Numbers::Integers(vec![-70_000].into())
+        );
+        assert_eq!(
+            read(Kind::Int(8), true, &i64::MIN.to_be_bytes(), Targets),
+            Numbers::Integers(vec![i64::MIN].into())
+        );
+        assert_eq!(
+            read(Kind::UInt(4), false, &u32::MAX.to_le_bytes(), Targets),
+            Numbers::Integers(vec![4294967295].into())
+        );
+        assert_eq!(read(Kind::Float(2), false, &[0, 0x3e], Features), Numbers::Floats(vec![1.5].into()));
+        assert_eq!(read(Kind::BFloat, false, &[0xc0, 0x3f], Features), Numbers::Floats(vec![1.5].into()));
+        assert_eq!(read(Kind::Float(4), true, &(-1.5f32).to_be_bytes(), Features), Numbers::Floats(vec![-1.5].into()));
+        assert_eq!(read(Kind::Float(8), false, &0.1f64.to_le_bytes(), Targets), Numbers::Floats(vec![0.1].into()));
     }
 
     #[test]
     fn what_is_missing_too_much_or_unusable() {
         let read = |kind, bytes: &[u8], count, wanted| {
-            super::read(&mut &*bytes, kind, false, count, wanted).map_err(|flaw| format!("{flaw:?}")).unwrap_err()
+            super::read(&mut &*bytes, kind, false, count, wanted, &scratch())
+                .map_err(|flaw| format!("{flaw:?}"))
+                .unwrap_err()
         };
         use Wanted::{Features, Targets};
         assert_eq!(read(Kind::Float(4), &[0; 11], 1 << 29, Features), "Ends(2)");

@@ -1,9 +1,6 @@
 //! IDX files, as MNIST has them, plain or compressed by gzip.
 
-use std::{
-    io::{BufRead, BufReader, Read},
-    path::Path,
-};
+use std::io::{BufRead, BufReader, Read};
 
 use flate2::bufread::MultiGzDecoder;
 use outboard_core::error::{IoContext, Result};
@@ -15,19 +12,19 @@ use super::{
 };
 
 /// Reads the array of a file.
-pub(crate) fn read(path: &Path, wanted: Wanted) -> Result<Array> {
+pub(crate) fn read(place: &Place<'_>, wanted: Wanted) -> Result<Array> {
+    let path = place.path;
     let file = open_file(path)?;
     let length = file.metadata().doing("read", path)?.len();
     let mut file = BufReader::new(file);
     let compressed = file.fill_buf().doing("read", path)?.starts_with(&[0x1f, 0x8b]);
     match compressed {
-        true => read_from(&mut MultiGzDecoder::new(file), None, path, wanted),
-        false => read_from(&mut file, Some(length), path, wanted),
+        true => read_from(&mut MultiGzDecoder::new(file), None, place, wanted),
+        false => read_from(&mut file, Some(length), place, wanted),
     }
 }
 
-fn read_from(reader: &mut dyn Read, length: Option<u64>, path: &Path, wanted: Wanted) -> Result<Array> {
-    let place = Place::of_file(path);
+fn read_from(reader: &mut dyn Read, length: Option<u64>, place: &Place<'_>, wanted: Wanted) -> Result<Array> {
     let no_header =
         || place.refuse("it is not a whole IDX file").hint("use a file such as train-images-idx3-ubyte or its .gz");
     let mut start = [0; 4];
@@ -48,5 +45,5 @@ fn read_from(reader: &mut dyn Read, length: Option<u64>, path: &Path, wanted: Wa
         shape.push(u32::from_be_bytes(size) as usize);
     }
     let left = length.map(|length| length.saturating_sub(4 + 4 * u64::from(start[3])));
-    Header { shape, kind, big_endian: true, fortran: false }.read(reader, left, &place, wanted)
+    Header { shape, kind, big_endian: true, fortran: false }.read(reader, left, place, wanted)
 }

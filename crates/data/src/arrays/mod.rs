@@ -13,15 +13,17 @@ use std::{
     path::Path,
 };
 
+use bytemuck::Pod;
 use outboard_core::{
     error::{Error, IoContext, Result},
     job::{Data, Format, Loss, Targets},
 };
-use outboard_protocol::{Dataset, Feature, Inputs, Schema, Target};
+use outboard_protocol::{Dataset, Feature, Inputs, Schema, Target, Values};
+use outboard_store::Scratch;
 
 use self::elements::{Flaw, Kind, Numbers, Wanted};
 use crate::{
-    MOST_VALUES, Training, format,
+    MOST_ROWS, MOST_VALUES, Training, format,
     rows::Rows,
     wording::{cut, list, nearest, shown},
 };
@@ -35,17 +37,18 @@ pub(crate) struct Array {
     numbers: Numbers,
 }
 
-/// Where an array is.
+/// Where an array is, and where its numbers go.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place<'a> {
     path: &'a Path,
     /// Its name, where the file has several.
     array: Option<&'a str>,
+    scratch: &'a Scratch,
 }
 
 impl<'a> Place<'a> {
-    fn of_file(path: &'a Path) -> Self {
-        Self { path, array: None }
+    fn of_file(path: &'a Path, scratch: &'a Scratch) -> Self {
+        Self { path, array: None, scratch }
     }
 
     /// An error about it.
@@ -80,7 +83,7 @@ impl Header {
             return Err(place.refuse(format!("the array is empty: its shape is {shape:?}")).hint("save one with rows"));
         }
         let count = shape.iter().try_fold(1usize, |n, size| n.checked_mul(*size)).filter(|n| *n <= MOST_VALUES);
-        let Some(count) = count else {
+        let Some(count) = count.filter(|_| rows <= MOST_ROWS) else {
             return Err(place
                 .refuse(format!("its shape {shape:?} has more than {MOST_VALUES} numbers"))
                 .hint("use fewer rows, or smaller ones"));
@@ -88,7 +91,7 @@ impl Header {
         let (needed, size) = ((count * self.kind.size()) as u64, self.kind.size());
         let flaw = match left {
             Some(left) if left < needed => Err(Flaw::Ends((left / size as u64) as usize)),
-            _ => elements::read(reader, self.kind, self.big_endian, count, wanted),
+            _ => elements::read(reader, self.kind, self.big_endian, count, wanted, place.scratch),
         };
         let width = count / rows;
         let mut numbers = flaw.map_err(|flaw| match flaw {
@@ -106,13 +109,14 @@ impl Header {
                     .at("number", number + 1)
                     .hint("replace it, or leave the row out")
             }
+            Flaw::NoRoom(error) => error,
             Flaw::Io(error) => place.refuse("cannot read the numbers").because(error).hint("save or copy it again"),
         })?;
         if self.fortran && shape.len() > 1 {
             numbers = match numbers {
-                Numbers::Bytes(all) => Numbers::Bytes(row_major(&all, shape)),
-                Numbers::Integers(all) => Numbers::Integers(row_major(&all, shape)),
-                Numbers::Floats(all) => Numbers::Floats(row_major(&all, shape)),
+                Numbers::Bytes(all) => Numbers::Bytes(row_major(&all, shape, place.scratch)?),
+                Numbers::Integers(all) => Numbers::Integers(row_major(&all, shape, place.scratch)?),
+                Numbers::Floats(all) => Numbers::Floats(row_major(&all, shape, place.scratch)?),
             };
         }
         Ok(Array { rows, shape: if row.is_empty() { vec![1] } else { row.to_vec() }, numbers })
@@ -120,12 +124,12 @@ impl Header {
 }
 
 /// Turns numbers whose first dimension varies fastest round.
-fn row_major<T: Copy>(all: &[T], shape: &[usize]) -> Vec<T> {
-    let mut turned = Vec::with_capacity(all.len());
+fn row_major<T: Pod>(all: &[T], shape: &[usize], scratch: &Scratch) -> Result<Values<T>> {
+    let mut turned = scratch.list();
     let mut at = vec![0; shape.len()];
     for _ in 0..all.len() {
         let index = at.iter().zip(shape).rev().fold(0, |index, (at, size)| index * size + at);
-        turned.push(all[index]);
+        turned.push(all[index])?;
         for (at, size) in at.iter_mut().zip(shape).rev() {
             *at += 1;
             if *at < *size {
@@ -134,7 +138,7 @@ fn row_major<T: Copy>(all: &[T], shape: &[usize]) -> Vec<T> {
             *at = 0;
         }
     }
-    turned
+    turned.finish()
 }
 
 fn open_file(path: &Path) -> Result<File> {
@@ -161,12 +165,20 @@ fn lacking(path: &Path, name: &str, key: &'static str, mut names: Vec<String>) -
 }
 
 /// Reads an array; its name counts where the file has several.
-fn read(path: &Path, format: Format, name: &str, key: &'static str, wanted: Wanted) -> Result<Array> {
+fn read(
+    path: &Path,
+    format: Format,
+    name: &str,
+    key: &'static str,
+    wanted: Wanted,
+    scratch: &Scratch,
+) -> Result<Array> {
+    let (file, named) = (Place::of_file(path, scratch), Place { path, array: Some(name), scratch });
     match format {
-        Format::Npy => npy::read(path, wanted),
-        Format::Npz => npz::read(path, name, key, wanted),
-        Format::Safetensors => tensors::read(path, name, key, wanted),
-        Format::Idx => idx::read(path, wanted),
+        Format::Npy => npy::read(&file, wanted),
+        Format::Npz => npz::read(&named, name, key, wanted),
+        Format::Safetensors => tensors::read(&named, name, key, wanted),
+        Format::Idx => idx::read(&file, wanted),
         Format::Csv | Format::Parquet | Format::Images => Err(Error::invalid("the file holds no array")
             .at("file", path.display())
             .hint("use an NPY, NPZ, safetensors or IDX file")),
@@ -174,12 +186,21 @@ fn read(path: &Path, format: Format, name: &str, key: &'static str, wanted: Want
 }
 
 /// Reads the targets of `path`: from `labels`, else from the file itself where it has several arrays.
-fn read_targets(path: &Path, format: Format, labels: Option<&Path>, name: &str, key: &'static str) -> Result<Array> {
+fn read_targets(
+    path: &Path,
+    format: Format,
+    labels: Option<&Path>,
+    name: &str,
+    key: &'static str,
+    scratch: &Scratch,
+) -> Result<Array> {
     match labels {
-        Some(labels) => read(labels, format::of_later(labels, Some(format))?, name, "data.target", Wanted::Targets)
-            .map_err(|e| if key.starts_with("data.") { crate::at_key(e, key) } else { e }),
+        Some(labels) => {
+            read(labels, format::of_later(labels, Some(format))?, name, "data.target", Wanted::Targets, scratch)
+                .map_err(|e| if key.starts_with("data.") { crate::at_key(e, key) } else { e })
+        }
         None if matches!(format, Format::Npz | Format::Safetensors) => {
-            read(path, format, name, "data.target", Wanted::Targets)
+            read(path, format, name, "data.target", Wanted::Targets, scratch)
         }
         None => {
             let what = "the file holds a single array, so the targets must come from another file";
@@ -193,12 +214,12 @@ fn read_targets(path: &Path, format: Format, labels: Option<&Path>, name: &str, 
 }
 
 /// Features of a file, not scaled yet.
-fn read_inputs(path: &Path, format: Format, name: &str) -> Result<(usize, Vec<usize>, Inputs)> {
-    let array = read(path, format, name, "data.features", Wanted::Features)?;
+fn read_inputs(path: &Path, format: Format, name: &str, scratch: &Scratch) -> Result<(usize, Vec<usize>, Inputs)> {
+    let array = read(path, format, name, "data.features", Wanted::Features, scratch)?;
     let x = match array.numbers {
         Numbers::Bytes(bytes) => Inputs::Bytes { bytes, scalings: Vec::new() },
         Numbers::Floats(floats) => Inputs::Floats(floats),
-        Numbers::Integers(integers) => integers.into_iter().map(|x| x as f32).collect(),
+        Numbers::Integers(integers) => integers.iter().map(|x| *x as f32).collect(),
     };
     Ok((array.rows, array.shape, x))
 }
@@ -213,7 +234,7 @@ fn check_rows(place: &Place<'_>, rows: usize, targets: usize) -> Result<()> {
 }
 
 /// Reads what a job learns from.
-pub(crate) fn training(data: &Data, format: Format, loss: &Loss, seed: u64) -> Result<Training> {
+pub(crate) fn training(data: &Data, format: Format, loss: &Loss, seed: u64, scratch: &Scratch) -> Result<Training> {
     let name = match data.features.as_deref() {
         None => "x",
         Some([name]) => name.as_str(),
@@ -234,16 +255,16 @@ pub(crate) fn training(data: &Data, format: Format, loss: &Loss, seed: u64) -> R
                 .hint("write `target = \"y\"`; each of its columns is a target"));
         }
     };
-    let (rows, shape, x) = read_inputs(&data.train, format, name)?;
-    let labels = read_targets(&data.train, format, data.labels.as_deref(), target, "data.labels")?;
-    let place = Place { path: data.labels.as_deref().unwrap_or(&data.train), array: Some(target) };
+    let (rows, shape, x) = read_inputs(&data.train, format, name, scratch)?;
+    let labels = read_targets(&data.train, format, data.labels.as_deref(), target, "data.labels", scratch)?;
+    let place = Place { path: data.labels.as_deref().unwrap_or(&data.train), array: Some(target), scratch };
     check_rows(&place, rows, labels.rows)?;
     let (target, y) = targets::of_job(labels, target, loss, &place)?;
     let feature = Feature::Array { name: name.to_string(), shape: shape.clone(), scalings: Vec::new() };
-    let rows = Rows { path: data.train.clone(), shape, x, y };
+    let rows = Rows { path: data.train.clone(), shape, x, y, scratch: scratch.clone() };
     rows.training(feature, target, data, seed, |path, schema| {
         let format = format::of_later(path, Some(format))?;
-        dataset(path, format, data.validation_labels.as_deref(), schema, Some("data.validation_labels"))
+        dataset(path, format, data.validation_labels.as_deref(), schema, Some("data.validation_labels"), scratch)
     })
 }
 
@@ -254,18 +275,19 @@ pub(crate) fn dataset(
     labels: Option<&Path>,
     schema: &Schema,
     labelled: Option<&'static str>,
+    scratch: &Scratch,
 ) -> Result<Dataset> {
     let name = schema.features.first().map_or("x", Feature::name);
-    let (rows, shape, x) = read_inputs(path, format, name)?;
+    let (rows, shape, x) = read_inputs(path, format, name, scratch)?;
     let y = match labelled {
         None => Target::None,
         Some(key) => {
             let name = schema.target.names().first().map_or("y", |name| name.split('[').next().unwrap_or(name));
-            let array = read_targets(path, format, labels, name, key)?;
-            let place = Place { path: labels.unwrap_or(path), array: Some(name) };
+            let array = read_targets(path, format, labels, name, key, scratch)?;
+            let place = Place { path: labels.unwrap_or(path), array: Some(name), scratch };
             check_rows(&place, rows, array.rows)?;
             targets::of_schema(array, &schema.target, &place)?
         }
     };
-    Rows { path: path.to_path_buf(), shape, x, y }.dataset(schema)
+    Rows { path: path.to_path_buf(), shape, x, y, scratch: scratch.clone() }.whole(schema)
 }

@@ -1,7 +1,7 @@
 //! NumPy's NPY files. The header is read here: the libraries that do it bring a parser of Python with a licence that the
 //! project doesn't accept.
 
-use std::{io::Read, path::Path};
+use std::io::Read;
 
 use outboard_core::error::{Error, Result};
 
@@ -16,9 +16,9 @@ const MAGIC: &[u8] = b"\x93NUMPY";
 const MOST_HEADER: usize = 64 * 1024;
 
 /// Reads the array of a file.
-pub(crate) fn read(path: &Path, wanted: Wanted) -> Result<Array> {
-    let (mut file, length) = open(path)?;
-    read_from(&mut file, Some(length), &Place::of_file(path), wanted)
+pub(crate) fn read(place: &Place<'_>, wanted: Wanted) -> Result<Array> {
+    let (mut file, length) = open(place.path)?;
+    read_from(&mut file, Some(length), place, wanted)
 }
 
 /// Reads an array; `length` is how many bytes there are, if that is known.

@@ -1,6 +1,6 @@
 //! NumPy's NPZ files: NPY files in a ZIP archive.
 
-use std::{io::BufReader, path::Path};
+use std::io::BufReader;
 
 use outboard_core::error::{Error, ErrorKind, Result};
 use zip::{ZipArchive, result::ZipError};
@@ -8,7 +8,8 @@ use zip::{ZipArchive, result::ZipError};
 use super::{Array, Place, elements::Wanted, lacking, npy, open_file};
 
 /// Reads the array of this name.
-pub(crate) fn read(path: &Path, name: &str, key: &'static str, wanted: Wanted) -> Result<Array> {
+pub(crate) fn read(place: &Place<'_>, name: &str, key: &'static str, wanted: Wanted) -> Result<Array> {
+    let path = place.path;
     let unreadable = |error: ZipError| {
         let (what, hint) = ("the file is not a whole NPZ file", "save it with `numpy.savez`");
         Error::new(ErrorKind::InvalidRequest, what).at("file", path.display()).because(error).hint(hint)
@@ -23,5 +24,5 @@ pub(crate) fn read(path: &Path, name: &str, key: &'static str, wanted: Wanted) -
     }
     let mut entry = archive.by_name(&format!("{name}.npy")).map_err(unreadable)?;
     let length = entry.size();
-    npy::read_from(&mut entry, Some(length), &Place { path, array: Some(name) }, wanted)
+    npy::read_from(&mut entry, Some(length), place, wanted)
 }

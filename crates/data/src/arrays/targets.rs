@@ -1,7 +1,7 @@
 //! What an array of targets means.
 
 use outboard_core::{error::Result, job::Loss};
-use outboard_protocol::{Target, TargetColumn};
+use outboard_protocol::{Target, TargetColumn, Values};
 
 use super::{Array, Numbers, Place};
 use crate::labels::{Labels, Role};
@@ -33,7 +33,7 @@ pub(super) fn of_job(array: Array, name: &str, loss: &Loss, place: &Place<'_>) -
                 1 => TargetColumn::Number { name },
                 _ => TargetColumn::Numbers { names: names(&name, outputs) },
             };
-            Ok((target, Target::Values { outputs, values: floats(array) }))
+            Ok((target, Target::Values { outputs, values: floats(array, place)? }))
         }
     }
 }
@@ -56,7 +56,7 @@ pub(super) fn of_schema(array: Array, target: &TargetColumn, place: &Place<'_>) 
         TargetColumn::Binary { classes, .. } => of_classes(Role::Side, classes, array),
         TargetColumn::Labels { .. } => zero_or_one(array, place),
         TargetColumn::Number { .. } | TargetColumn::Numbers { .. } => {
-            Ok(Target::Values { outputs, values: floats(array) })
+            Ok(Target::Values { outputs, values: floats(array, place)? })
         }
     }
 }
@@ -67,12 +67,12 @@ fn names(array: &str, columns: usize) -> Vec<String> {
 }
 
 /// The targets as whole numbers; floats are taken where they are allowed and all of them are whole.
-fn whole(array: Array, floats_allowed: bool, place: &Place<'_>) -> Result<Vec<i64>> {
+fn whole(array: Array, floats_allowed: bool, place: &Place<'_>) -> Result<Values<i64>> {
     match array.numbers {
         Numbers::Integers(integers) => Ok(integers),
-        Numbers::Bytes(bytes) => Ok(bytes.into_iter().map(i64::from).collect()),
+        Numbers::Bytes(bytes) => place.scratch.gather(bytes.iter().copied().map(i64::from)),
         Numbers::Floats(floats) if floats_allowed => match floats.iter().position(|x| x.fract() != 0.0) {
-            None => Ok(floats.into_iter().map(|x| x as i64).collect()),
+            None => place.scratch.gather(floats.iter().map(|x| *x as i64)),
             Some(at) => Err(place.refuse(format!("{} is no class", floats[at])).at("row", at + 1).hint(WHOLE)),
         },
         Numbers::Floats(_) => Err(place.refuse("the targets are floats, but classes are whole numbers").hint(WHOLE)),
@@ -86,18 +86,18 @@ fn number(integers: &[i64], labels: &mut Labels, place: &Place<'_>) -> Result<Ve
     integers.iter().enumerate().map(number).collect()
 }
 
-fn floats(array: Array) -> Vec<f32> {
+fn floats(array: Array, place: &Place<'_>) -> Result<Values<f32>> {
     match array.numbers {
-        Numbers::Floats(floats) => floats,
-        Numbers::Integers(integers) => integers.into_iter().map(|x| x as f32).collect(),
-        Numbers::Bytes(bytes) => bytes.into_iter().map(f32::from).collect(),
+        Numbers::Floats(floats) => Ok(floats),
+        Numbers::Integers(integers) => place.scratch.gather(integers.iter().map(|x| *x as f32)),
+        Numbers::Bytes(bytes) => place.scratch.gather(bytes.iter().copied().map(f32::from)),
     }
 }
 
 /// Labels that apply or don't.
 fn zero_or_one(array: Array, place: &Place<'_>) -> Result<Target> {
     let outputs: usize = array.shape.iter().product();
-    let values = floats(array);
+    let values = floats(array, place)?;
     match values.iter().position(|x| *x != 0.0 && *x != 1.0) {
         None => Ok(Target::Values { outputs, values }),
         Some(at) => Err(place

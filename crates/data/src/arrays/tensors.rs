@@ -1,9 +1,6 @@
 //! Safetensors files.
 
-use std::{
-    io::{Read, Seek, SeekFrom},
-    path::Path,
-};
+use std::io::{Read, Seek, SeekFrom};
 
 use outboard_core::error::{IoContext, Result};
 use safetensors::{Dtype, tensor::Metadata};
@@ -18,11 +15,11 @@ use super::{
 const MOST_HEADER: u64 = 100_000_000;
 
 /// Reads the tensor of this name.
-pub(crate) fn read(path: &Path, name: &str, key: &'static str, wanted: Wanted) -> Result<Array> {
+pub(crate) fn read(place: &Place<'_>, name: &str, key: &'static str, wanted: Wanted) -> Result<Array> {
+    let path = place.path;
     let (mut file, length) = open(path)?;
-    let place = Place { path, array: Some(name) };
     let broken = || {
-        Place::of_file(path)
+        Place::of_file(path, place.scratch)
             .refuse("it is not a whole safetensors file")
             .hint("save it with `safetensors.numpy.save_file({\"x\": x, \"y\": y}, ...)`")
     };
@@ -62,5 +59,5 @@ pub(crate) fn read(path: &Path, name: &str, key: &'static str, wanted: Wanted) -
     file.seek(SeekFrom::Start(8 + header + from as u64)).doing("read", path)?;
     let there = length.saturating_sub(8 + header + from as u64).min(to.saturating_sub(from) as u64);
     let header = Header { shape: tensor.shape.clone(), kind, big_endian: false, fortran: false };
-    header.read(&mut file.take(to.saturating_sub(from) as u64), Some(there), &place, wanted)
+    header.read(&mut file.take(to.saturating_sub(from) as u64), Some(there), place, wanted)
 }

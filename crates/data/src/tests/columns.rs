@@ -19,7 +19,7 @@ fn several_targets_are_numbers_or_labels() {
     let folder = Folder::new();
     let mut data = folder.data("a,x,b\n1,5,0\n0,6,1\n1,7,1\n");
     data.target = several(&["b", "a"]);
-    let y = Target::Values { outputs: 2, values: vec![0., 1., 1., 0., 1., 1.] };
+    let y = Target::Values { outputs: 2, values: vec![0., 1., 1., 0., 1., 1.].into() };
     let names = strings(&["b", "a"]);
     for (loss, target) in
         [(Loss::Mse, TargetColumn::Numbers { names: names.clone() }), (bce(), TargetColumn::Labels { names })]
@@ -62,7 +62,7 @@ fn training_rows_count_by_their_weights() {
     let held_out = random::validation_rows(3, 4, 0.25)[0] as usize;
     let kept = |all: [f32; 4]| all.into_iter().enumerate().filter(|(i, _)| *i != held_out).map(|(_, x)| x).collect();
     let (x, weights): (Vec<f32>, Vec<f32>) = (kept([1., 2., 3., 4.]), kept([2., 0.5, 1., 8.]));
-    assert_eq!((train.x, train.weights), (x.into(), Some(weights)));
+    assert_eq!((train.x, train.weights), (x.into(), Some(weights.into())));
     assert_eq!(validation.unwrap().weights, None);
     for (cell, what) in [("0", "`0` is not above 0"), ("-1", "`-1` is not above 0"), ("x", "`x` is not a number")] {
         data.train = folder.file("train.csv", format!("x,n,y\n1,2,0\n2,{cell},1\n"));
@@ -82,9 +82,9 @@ fn texts_become_bytes_and_padding() {
     let mut data = folder.data("y,said,id\nno,ab,1\nyes,\"é, longer\",2\n");
     (data.text, data.max_length) = (Some("said".into()), Some(4));
     let Training { schema, train, .. } = read_training(&data, &cross_entropy(), 0).unwrap();
-    assert_eq!((train.shape.as_slice(), &train.y), (&[4][..], &Target::Classes(vec![0, 1])));
+    assert_eq!((train.shape.as_slice(), &train.y), (&[4][..], &Target::Classes(vec![0, 1].into())));
     assert_eq!(train.x, [98., 99., 0., 0., 196., 170., 45., 33.]);
-    assert_eq!(schema.features, [Feature::Text { name: "said".into(), max_length: 4 }]);
+    assert_eq!(schema.features, [Feature::Text { name: "said".into(), max_length: 4, tokenizer: None }]);
     assert_eq!(read_labelled(&data.train, None, &schema).unwrap(), train);
     assert_eq!(read_features(&folder.file("later.csv", "said\nab\n"), &schema).unwrap().x, [98., 99., 0., 0.]);
     let without = read_features(&folder.file("other.csv", "y\nab\n"), &schema).unwrap_err();

@@ -37,7 +37,7 @@ fn short(folder: &Folder, error: Error) -> String {
 fn classes_are_folders_and_channels_come_one_after_another() {
     let (_folder, mut data) = pictures();
     let Training { schema, train, .. } = read_training(&data, &cross_entropy(), 0).unwrap();
-    assert_eq!((train.shape.as_slice(), &train.y), (&[3, 2, 3][..], &Target::Classes(vec![0, 0, 1])));
+    assert_eq!((train.shape.as_slice(), &train.y), (&[3, 2, 3][..], &Target::Classes(vec![0, 0, 1].into())));
     let red = [[255; 6], [0; 6], [0; 6]].concat();
     let green = [[0; 6], [255; 6], [0; 6]].concat();
     let gradient = [[0, 0, 0, 1, 1, 1], [0, 1, 2, 0, 1, 2], [100; 6]].concat();

@@ -274,12 +274,26 @@ fn too_many_labels_or_values() {
             "{rest}use `loss = \"cross_entropy\"` for several classes or `\"mse\"` for a quantity, else check `data.target`"
         )
     );
-    let rows: String = (0..107_375).map(|i| format!("{},0\n", i % 10_000)).collect();
+    let names: Vec<String> = (0..8).map(|i| format!("c{i}")).collect();
+    let rows: String = (0..107_375).map(|i| format!("{}0\n", format!("{},", i % 10_000).repeat(8))).collect();
     assert_eq!(
-        refusal(format!("c,y\n{rows}"), &Loss::Mse, |data| data.categorical = strings(&["c"])),
-        "107375 rows with 10000 inputs each are more than 1073741824 numbers\n  file: train.csv\n  \
+        refusal(format!("{},y\n{rows}", names.join(",")), &Loss::Mse, |data| data.categorical = names.clone()),
+        "107375 rows with 80000 inputs each are more than 8589934592 numbers\n  file: train.csv\n  \
          try: use fewer rows, or leave columns with many categories out with `data.exclude`"
     );
+}
+
+#[test]
+fn a_quote_that_is_never_closed_takes_no_memory_for_the_rest() {
+    let rest = "1,2\n".repeat(12 << 20);
+    for (text, line) in [(format!("x,y\n1,2\n\n\"1,2\n{rest}"), 4), (format!("\"x,y\n{rest}"), 1)] {
+        assert_eq!(
+            refusal(text, &Loss::Mse, |_| {}),
+            format!(
+                "line {line}: the row has no end within 32 MiB\n  file: train.csv\n  try: close the quotes on that line"
+            )
+        );
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes as Memory;
 use outboard_core::{
     Digest,
     error::{Error, ErrorKind, Result},
@@ -34,7 +35,7 @@ pub(super) struct Callbacks {
     store: FolderStore,
     supervisor: Mutex<Option<Arc<Supervisor>>>,
     /// What was handed out, by where it lies.
-    held: Mutex<HashMap<usize, Box<[u8]>>>,
+    held: Mutex<HashMap<usize, Memory>>,
 }
 
 impl fmt::Debug for Callbacks {
@@ -71,7 +72,7 @@ impl Callbacks {
         self.supervisor.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
-    fn give(&self, bytes: Box<[u8]>) -> Bytes {
+    fn give(&self, bytes: Memory) -> Bytes {
         let given = Bytes::of(&bytes);
         if !bytes.is_empty() {
             self.held.lock().unwrap_or_else(PoisonError::into_inner).insert(given.data as usize, bytes);
@@ -145,15 +146,15 @@ unsafe fn callbacks(context: *mut c_void) -> &'static Callbacks {
 ///
 /// # Safety
 /// `out` must be a place for it.
-unsafe fn answer(callbacks: &Callbacks, out: *mut Bytes, make: impl FnOnce() -> Result<Vec<u8>>) -> i32 {
+unsafe fn answer(callbacks: &Callbacks, out: *mut Bytes, make: impl FnOnce() -> Result<Memory>) -> i32 {
     let made = catch_unwind(AssertUnwindSafe(make));
     let made = made.unwrap_or_else(|_| Err(Error::new(ErrorKind::Unexpected, "the program panicked")));
     let (status, bytes) = match made {
         Ok(bytes) => (0, bytes),
-        Err(error) => (1, serde_json::to_vec(&Answer::<()>::Error((&error).into())).unwrap_or_default()),
+        Err(error) => (1, serde_json::to_vec(&Answer::<()>::Error((&error).into())).unwrap_or_default().into()),
     };
     // SAFETY: as promised by the caller.
-    unsafe { out.write(callbacks.give(bytes.into_boxed_slice())) };
+    unsafe { out.write(callbacks.give(bytes)) };
     status
 }
 
@@ -184,7 +185,7 @@ unsafe extern "C" fn blob_get(context: *mut c_void, name: Bytes, out: *mut Bytes
     // SAFETY: the plugin gives back its context, lends the digest for the call, and has a place for the answer.
     unsafe {
         let (callbacks, name) = (callbacks(context), name.as_slice());
-        answer(callbacks, out, || callbacks.store.read(&digest(name)?))
+        answer(callbacks, out, || callbacks.store.map(&digest(name)?))
     }
 }
 
@@ -192,7 +193,7 @@ unsafe extern "C" fn blob_put(context: *mut c_void, blob: Bytes, out: *mut Bytes
     // SAFETY: the plugin gives back its context, lends the blob for the call, and has a place for the answer.
     unsafe {
         let (callbacks, blob) = (callbacks(context), blob.as_slice());
-        answer(callbacks, out, || Ok(callbacks.store.write(blob)?.to_string().into_bytes()))
+        answer(callbacks, out, || Ok(callbacks.store.write(blob)?.to_string().into()))
     }
 }
 
@@ -207,7 +208,7 @@ unsafe extern "C" fn run_worker(
     // SAFETY: the plugin gives back its context, lends the envelope for the call, and has a place for the answer.
     unsafe {
         let (callbacks, envelope) = (callbacks(context), envelope.as_slice());
-        answer(callbacks, out, || block_on(callbacks.run(envelope, told)))
+        answer(callbacks, out, || Ok(block_on(callbacks.run(envelope, told))?.into()))
     }
 }
 

@@ -67,7 +67,8 @@ impl Client {
     /// `InvalidRequest`, `NotFound` where a file can't be read or doesn't suit the model.
     pub async fn evaluate(&self, model: &Path, data: &Path, labels: Option<&Path>) -> Result<Evaluation> {
         let (data, labels) = (data.to_path_buf(), labels.map(Path::to_path_buf));
-        let read = move |file: &ModelFile| read_labelled(&data, labels.as_deref(), &file.facts.schema);
+        let scratch = self.store.scratch();
+        let read = move |file: &ModelFile| read_labelled(&data, labels.as_deref(), &file.facts.schema, &scratch);
         let (file, data) = self.open(model, read).await?;
         let desk = Desk::new(self, "evaluate")?;
         let (provider, outputs) = desk.outputs(&file, &data).await?;
@@ -84,8 +85,9 @@ impl Client {
     /// # Errors
     /// `InvalidRequest`, `NotFound` where a file can't be read or doesn't suit the model.
     pub async fn predict(&self, model: &Path, data: &Path) -> Result<Predictions> {
-        let data = data.to_path_buf();
-        let (file, data) = self.open(model, move |file| read_features(&data, &file.facts.schema)).await?;
+        let (data, scratch) = (data.to_path_buf(), self.store.scratch());
+        let read = move |file: &ModelFile| read_features(&data, &file.facts.schema, &scratch);
+        let (file, data) = self.open(model, read).await?;
         let desk = Desk::new(self, "predict")?;
         let (provider, outputs) = desk.outputs(&file, &data).await?;
         let target = &file.facts.schema.target;

@@ -6,11 +6,12 @@ use outboard_core::{
     Error, Result,
     error::IoContext,
     job::{ClassWeights, Job, Loss},
-    layer::{self, Planned},
+    layer::{self, Layer, Planned},
     task::Architecture,
 };
 use outboard_data::{Training, read_training};
-use outboard_protocol::{Dataset, Schema, Target, TargetColumn, Tensors, tensors};
+use outboard_protocol::{Dataset, Feature, Schema, Target, TargetColumn, Tensors, tensors};
+use outboard_store::Scratch;
 
 use crate::nearest::listed;
 
@@ -26,9 +27,9 @@ pub(super) struct Checked {
 }
 
 /// Reads the job's data and checks what goes together.
-pub(super) fn check(job: &Job) -> Result<Checked> {
+pub(super) fn check(job: &Job, scratch: &Scratch) -> Result<Checked> {
     job.check()?;
-    let Training { schema, train, validation } = read_training(&job.data, &job.train.loss, job.train.seed)?;
+    let Training { schema, train, validation } = read_training(&job.data, &job.train.loss, job.train.seed, scratch)?;
     let (train, validation) = match &job.model.input {
         Some(input) => (train.shaped(input)?, validation.map(|data| data.shaped(input)).transpose()?),
         None => (train, validation),
@@ -36,6 +37,7 @@ pub(super) fn check(job: &Job) -> Result<Checked> {
     let model = Architecture { layers: job.model.layers.clone(), input: train.shape.clone() };
     let plan = layer::plan(&model.layers, &model.input)?;
     check_outputs(&plan, &schema)?;
+    check_vocabulary(&model.layers, &schema)?;
     let mut loss = job.train.loss.clone();
     if let (Loss::CrossEntropy { class_weights: Some(weights), .. }, Target::Classes(classes)) = (&mut loss, &train.y)
         && weights.each().is_none()
@@ -80,6 +82,24 @@ fn check_outputs(plan: &[Planned], schema: &Schema) -> Result<()> {
     Err(Error::invalid(format!("layer {index} ({kind}), the last, gives {shape}, but {why}"))
         .at("key", format!("model.layers[{index}]"))
         .hint(hint))
+}
+
+/// The embedding must have a vector for each token of the tokenizer, not only for those that the texts hold.
+fn check_vocabulary(layers: &[Layer], schema: &Schema) -> Result<()> {
+    let (Some(Layer::Embedding { tokens, .. }), [Feature::Text { tokenizer: Some(tokenizer), .. }]) =
+        (layers.first(), &schema.features[..])
+    else {
+        return Ok(());
+    };
+    let needed = tokenizer.tokens + 1;
+    if *tokens >= needed {
+        return Ok(());
+    }
+    let what = format!(
+        "the tokenizer has {} tokens, and 0 stands for none, but layer 0 (embedding) has {tokens}",
+        tokenizer.tokens
+    );
+    Err(Error::invalid(what).at("key", "model.layers[0].tokens").hint(format!("set `tokens = {needed}`")))
 }
 
 /// Each class has a weight, where any has.

@@ -63,11 +63,12 @@ impl Desk {
         operation: impl FnOnce(Architecture, Digest, Digest) -> Operation,
     ) -> Result<(String, Outcome)> {
         let store = &self.client.store;
-        let (weights, rows) = (file.encode()?, data.encode()?);
+        let weights = file.encode()?;
+        let (rows, size) = self.client.keep(data)?;
         let model = Architecture { layers: file.facts.layers.clone(), input: file.facts.input.clone() };
         let work = flops(&model.layers, &model.input)?.forward.saturating_mul(data.rows() as u64);
-        let sizes = (weights.len() as u64, rows.len() as u64);
-        let operation = operation(model, store.write(&weights)?, store.write(&rows)?);
+        let sizes = (weights.len() as u64, size);
+        let operation = operation(model, store.write(&weights)?, rows);
         let providers = self.client.providers.clone();
         let mut dispatcher = Dispatcher::new(&self.client, providers, &self.id, None, Routing::default()).await?;
         dispatcher.begin(self.name, &self.folder, None).await?;

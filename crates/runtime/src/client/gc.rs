@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, time::Duration};
 use outboard_core::{Digest, Result, error::IoContext};
 
 use super::{Client, blocking};
-use crate::record::Record;
+use crate::{record::Record, registry};
 
 /// What was removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -14,19 +14,30 @@ pub struct Removed {
     pub blobs: u64,
     /// Their size together.
     pub bytes: u64,
+    /// Objects of the bucket, where there is one: records of tasks, and blobs.
+    pub stored: usize,
 }
 
 /// Younger blobs stay: a job that is being prepared stores its data before its record.
 const GRACE: Duration = Duration::from_secs(3600);
 
+/// Younger objects of a bucket stay: no task of any client lives longer than RunPod's seven days.
+const STORED_GRACE: Duration = Duration::from_secs(8 * 86_400);
+
 impl Client {
-    /// Removes blobs that no job's record names, and what commands that were killed left behind.
+    /// Removes blobs that no job's record names, what commands that were killed left behind, and what is old in the
+    /// bucket.
     ///
     /// # Errors
     /// `CorruptPayload` where a job's record can't be read: then it isn't known what it names, and nothing is removed.
     pub async fn gc(&self) -> Result<Removed> {
         let client = self.clone();
-        blocking(move || client.collect(GRACE)).await
+        let removed = blocking(move || client.collect(GRACE)).await?;
+        let Some(bucket) = registry::bucket(&self.config)? else { return Ok(removed) };
+        let tasks = self.ledger().await?.open_attempts().await?;
+        let keep: BTreeSet<Digest> = tasks.iter().map(|attempt| Digest::of(attempt.task_key.as_bytes())).collect();
+        let expired = bucket.expire(STORED_GRACE, |digest| keep.contains(digest)).await?;
+        Ok(Removed { stored: expired.tasks + expired.blobs, ..removed })
     }
 
     fn collect(&self, grace: Duration) -> Result<Removed> {
@@ -100,7 +111,7 @@ mod tests {
         let orphan = client.store.write(b"nobody's").unwrap();
 
         assert_eq!(client.gc().await.unwrap(), Removed::default(), "too young");
-        assert_eq!(client.collect(Duration::ZERO).unwrap(), Removed { blobs: 1, bytes: 8 });
+        assert_eq!(client.collect(Duration::ZERO).unwrap(), Removed { blobs: 1, bytes: 8, stored: 0 });
         assert!(client.store.read(&orphan).is_err());
         // The job still gives its result, and its model is written again.
         fs::remove_file(home.path().join("out/model.safetensors")).unwrap();

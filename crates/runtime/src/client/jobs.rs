@@ -132,13 +132,13 @@ impl Client {
             }
         }
         for attempt in ledger.assumed_attempts(ASSUMED).await? {
-            reaped.extend(self.reconcile(&attempt).await?);
+            reaped.extend(self.find_out(&attempt).await?);
         }
         Ok(reaped)
     }
 
     /// Settles an attempt that was charged in full, where its provider knows by now what it cost.
-    async fn reconcile(&self, attempt: &Attempt) -> Result<Option<Reaped>> {
+    async fn find_out(&self, attempt: &Attempt) -> Result<Option<Reaped>> {
         let provider = self.providers.iter().find(|provider| provider.info().id == attempt.provider);
         let (Some(provider), Some(id)) = (provider, &attempt.task_id) else { return Ok(None) };
         let state = provider.wait(&TaskId(id.clone()), Revision::default(), Duration::ZERO).await;

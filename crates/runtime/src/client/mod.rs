@@ -11,7 +11,10 @@ mod jobs;
 mod keeper;
 mod observed;
 mod plan;
+mod reconcile;
 mod run;
+pub(crate) mod trial;
+mod warm;
 
 use std::{
     fs,
@@ -33,9 +36,10 @@ use outboard_core::{
     task::{self},
 };
 use outboard_ledger::Ledger;
-use outboard_protocol::{Checkpoint, PROTOCOL_VERSION, Position, initial};
+use outboard_protocol::{Checkpoint, Dataset, PROTOCOL_VERSION, Position, initial};
 use outboard_store::{FolderStore, atomic};
 pub use plan::{Budgets, JobPlan, Providers};
+pub use reconcile::Reconciled;
 pub use run::{Run, RunEvent, Started};
 use tokio::sync::OnceCell;
 
@@ -137,7 +141,7 @@ impl Client {
     }
 
     fn prepare(self, mut job: Job) -> Result<Run> {
-        let Checked { schema, train, validation, model, plan, loss } = check(&job)?;
+        let Checked { schema, train, validation, model, plan, loss } = check(&job, &self.store.scratch())?;
         job.train.loss = loss;
         let weights = match &job.model.weights {
             Some(path) => read_weights(path, &plan)?,
@@ -155,8 +159,8 @@ impl Client {
         fs::remove_file(&probe).doing("remove", &probe)?;
 
         let (rows, validation_rows) = (train.rows() as u64, validation.as_ref().map_or(0, |v| v.rows() as u64));
-        let data = self.store.write(&train.encode()?)?;
-        let validation = validation.map(|data| self.store.write(&data.encode()?)).transpose()?;
+        let (data, _) = self.keep(&train)?;
+        let validation = validation.map(|data| self.keep(&data)).transpose()?.map(|(digest, _)| digest);
         let start = Checkpoint {
             position: Position::start(&id, job.train.seed),
             tensors: weights.into_iter().map(|(name, tensor)| (format!("model.{name}"), tensor)).collect(),
@@ -189,6 +193,16 @@ impl Client {
         let lock = Lock::take(&folder, &id)?;
         record.save(&folder)?;
         Ok(Run::new(self, record, folder, lock))
+    }
+
+    /// Stores a data set, which may be more than memory holds; its digest and its size.
+    fn keep(&self, data: &Dataset) -> Result<(Digest, u64)> {
+        let (mut blob, mut size) = (self.store.create()?, 0);
+        data.write(&mut |piece| {
+            size += piece.len() as u64;
+            blob.add(piece)
+        })?;
+        Ok((blob.finish()?, size))
     }
 }
 

@@ -24,6 +24,8 @@ pub struct JobPlan {
     pub epochs: u32,
     /// The decision.
     pub plan: Plan,
+    /// What providers can't promise, as they are configured.
+    pub notes: Vec<String>,
 }
 
 /// The providers, as the router sees them.
@@ -35,6 +37,8 @@ pub struct Providers {
     pub disabled: Vec<String>,
     /// When they were asked: milliseconds since 1970, UTC.
     pub now: u64,
+    /// What they can't promise, as they are configured.
+    pub notes: Vec<String>,
 }
 
 /// The budgets that hold for every job.
@@ -53,7 +57,8 @@ impl Client {
     /// `InvalidRequest`, `NotFound` for what is wrong with the job or its data.
     pub async fn plan(&self, job: Job) -> Result<JobPlan> {
         let (routing, limits) = (job.routing.clone(), job.limits.clone());
-        let (epochs, rows) = (job.train.epochs, blocking(move || check(&job)).await?);
+        let (epochs, scratch) = (job.train.epochs, self.store.scratch());
+        let rows = blocking(move || check(&job, &scratch)).await?;
         let mut dispatcher =
             Dispatcher::new(self, self.providers.clone(), "plan", limits.max_cost_usd, routing).await?;
         let needed = first_demand(&rows, epochs)?;
@@ -64,6 +69,7 @@ impl Client {
             parameters: parameters(&rows.plan),
             epochs,
             plan: dispatcher.plan(&needed).await?,
+            notes: crate::registry::notes(&self.config),
         })
     }
 
@@ -75,7 +81,8 @@ impl Client {
         let mut dispatcher =
             Dispatcher::new(self, self.providers.clone(), "providers", None, Default::default()).await?;
         let disabled = crate::registry::disabled(&self.config);
-        Ok(Providers { enabled: dispatcher.candidates().await?, disabled, now: now() })
+        let notes = crate::registry::notes(&self.config);
+        Ok(Providers { enabled: dispatcher.candidates().await?, disabled, now: now(), notes })
     }
 
     /// The budgets, and what is left of them.

@@ -24,6 +24,9 @@ const PREFIX: &str = "OUTBOARD_";
 /// Variables of ours that aren't keys: `OUTBOARD_LOG` stands in for `--log`.
 const RESERVED: [&str; 1] = ["OUTBOARD_LOG"];
 
+/// The settings of the worker for PyTorch, which may share a machine with this program.
+const WORKERS: &str = "OUTBOARD_WORKER_";
+
 /// Where the configuration is read from.
 #[derive(Clone, Default)]
 pub struct Sources {
@@ -126,6 +129,20 @@ impl Origin {
     }
 }
 
+/// The key that a variable sets. Its name can't have the hyphens that a key may.
+fn variable_key(path: &str, defaults: &Dict) -> Key {
+    let path = path.to_lowercase();
+    let mut table = Some(defaults);
+    let step = |part: &str| {
+        let has = |name: &str| table.is_some_and(|table| table.contains_key(name));
+        let hyphened = part.replace('_', "-");
+        let name = if !has(part) && has(&hyphened) { hyphened } else { part.to_string() };
+        table = table.and_then(|table| table.get(&name)).and_then(Value::as_dict);
+        Step::Name(name)
+    };
+    path.split("__").map(step).collect()
+}
+
 struct Layer {
     origin: Origin,
     values: Dict,
@@ -160,12 +177,14 @@ impl Layers {
         let mut variables: Vec<_> = sources
             .environment
             .iter()
-            .filter(|(name, value)| !value.is_empty() && !RESERVED.contains(&name.as_str()))
+            .filter(|(name, value)| {
+                !value.is_empty() && !RESERVED.contains(&name.as_str()) && !name.starts_with(WORKERS)
+            })
             .filter_map(|(name, value)| Some((name, name.strip_prefix(PREFIX)?, value)))
             .collect();
         variables.sort();
         for (name, path, value) in variables {
-            let key: Key = path.to_lowercase().split("__").map(|part| Step::Name(part.into())).collect();
+            let key = variable_key(path, &defaults.values);
             let values = single(&key, read_value(&key, value, &defaults.values));
             others.push(Layer { origin: Origin::Variable { name: name.clone(), key }, values });
         }
@@ -236,7 +255,7 @@ impl Layers {
             nearest(&key.to_string(), all).map(str::to_string)
         };
         let shown = |key: String| match origin {
-            Origin::Variable { .. } => format!("{PREFIX}{}", key.replace('.', "__").to_uppercase()),
+            Origin::Variable { .. } => format!("{PREFIX}{}", key.replace('.', "__").replace('-', "_").to_uppercase()),
             _ => key,
         };
         match sibling.or_else(elsewhere).or_else(similar) {
@@ -284,6 +303,12 @@ fn read_value(key: &Key, text: &str, defaults: &Dict) -> Value {
     let is_text = is_secret(key) || lookup(defaults, key.steps()).is_some_and(|value| value.as_str().is_some());
     let value = toml::de::ValueDeserializer::parse(text).and_then(<Value as Deserialize>::deserialize);
     value.ok().filter(|value| !is_text || value.as_str().is_some()).unwrap_or_else(|| text.into())
+}
+
+/// The file that counts, or the one to make.
+pub(super) fn file(sources: &Sources) -> Result<PathBuf> {
+    let found = find_file(&sources.directory)?;
+    Ok(found.map_or_else(|| sources.directory.join(FILE), |file| file.path))
 }
 
 /// `outboard.toml` in `directory` or the nearest folder above it.

@@ -38,6 +38,19 @@ fn refusal(sources: &Sources) -> String {
     error.report()
 }
 
+/// None, as the defaults have it: TOML has no null.
+fn no_bucket() -> BucketConfig {
+    let empty = || Some(String::new());
+    BucketConfig {
+        endpoint: empty(),
+        region: empty(),
+        access_key_id: empty(),
+        secret_access_key: empty(),
+        session_token: empty(),
+        ..BucketConfig::default()
+    }
+}
+
 #[test]
 fn defaults_need_no_file() {
     let (_folder, sources) = sources("");
@@ -47,7 +60,13 @@ fn defaults_need_no_file() {
             home: "/users/me/.local/share/outboard".into(),
             ledger: LedgerPlace("/users/me/.local/share/outboard/ledger.db".into()),
             checkpoint: Checkpoint { every: Duration::from_secs(10) },
-            providers: Providers { http: HttpConfig::default(), cpu: CpuConfig { enabled: true, threads: 0 } },
+            store: no_bucket(),
+            providers: Providers {
+                http: HttpConfig::default(),
+                aws_lambda: AwsLambdaConfig::default(),
+                runpod: RunPodConfig::default(),
+                cpu: CpuConfig { enabled: true, threads: 0 },
+            },
             plugins: BTreeMap::new(),
             router: RouterConfig::default(),
             budget: BudgetConfig::default(),
@@ -63,6 +82,7 @@ fn each_layer_overrides_those_before() {
     sources.environment.push(("OUTBOARD_PROVIDERS__CPU__THREADS".into(), "2".into()));
     sources.environment.push(("OUTBOARD_CHECKPOINT__EVERY".into(), "2m".into()));
     sources.environment.push(("OUTBOARD_LOG".into(), "debug".into()));
+    sources.environment.push(("OUTBOARD_WORKER_DEVICE".into(), "cpu".into()));
     sources.environment.push(("OUTBOARD_HOME".into(), String::new()));
     sources.overrides = vec!["checkpoint.every=3s".into(), "checkpoint.every=3m".into()];
     let config = Config::load(&sources).unwrap();
@@ -72,7 +92,8 @@ fn each_layer_overrides_those_before() {
 
     let file = folder.path().join("outboard.toml").display().to_string();
     let mut settings: Vec<_> = explain(&sources).unwrap().into_iter().map(|s| (s.key, s.value, s.origin)).collect();
-    let others = ["budget.", "ledger", "providers.http.", "router."];
+    let others =
+        ["budget.", "ledger", "providers.aws-lambda.", "providers.http.", "providers.runpod.", "router.", "store."];
     settings.retain(|(key, ..)| others.iter().all(|other| !key.starts_with(other)));
     assert_eq!(
         settings,
@@ -119,6 +140,17 @@ fn the_process_is_read() {
 }
 
 #[test]
+fn a_variable_reaches_a_key_with_a_hyphen() {
+    let (_folder, mut sources) = sources("");
+    let name = "OUTBOARD_PROVIDERS__AWS_LAMBDA__MEMORY_MB";
+    sources.environment.push((name.into(), "512".into()));
+    assert_eq!(Config::load(&sources).unwrap().providers.aws_lambda.memory_mb, 512);
+    sources.environment = vec![("OUTBOARD_PROVIDERS__AWS_LAMBDA__MEMORY".into(), "512".into())];
+    let report = Config::load(&sources).unwrap_err().report();
+    assert!(report.ends_with(&format!("try: write `{name}`")), "{report}");
+}
+
+#[test]
 fn a_wrong_key_is_refused_with_where_it_is_and_the_nearest_right_one() {
     assert_eq!(
         file_refusal("\n[providers.cpu]\nthread = 2\n"),
@@ -136,7 +168,7 @@ fn a_wrong_key_is_refused_with_where_it_is_and_the_nearest_right_one() {
     );
     assert_eq!(
         file_refusal("[providers.moon]\n").lines().last(),
-        Some("  try: the keys here are `providers.http`, `providers.cpu`")
+        Some("  try: the keys here are `providers.http`, `providers.aws-lambda`, `providers.runpod`, `providers.cpu`")
     );
     assert_eq!(
         variable_refusal("OUTBOARD_PROVIDER__CPU__THREADS", "2"),

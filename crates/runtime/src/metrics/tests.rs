@@ -17,7 +17,8 @@ fn classes_by_hand() {
         class(1, &[0.1, 0.6, 0.2, 0.1]),
         class(2, &[0.1, 0.2, 0.4, 0.3]),
     ];
-    let Some(Quality::Classes(m)) = Quality::of(&target, &predictions, &Target::Classes(vec![0, 1, 1, 0])) else {
+    let Some(Quality::Classes(m)) = Quality::of(&target, &predictions, &Target::Classes(vec![0, 1, 1, 0].into()))
+    else {
         panic!()
     };
     assert_eq!((m.accuracy, m.top_3, m.top_5), (0.5, Some(0.75), None));
@@ -35,7 +36,7 @@ fn classes_by_hand() {
 fn labels_by_hand() {
     let target = TargetColumn::Labels { names: names(&["wet", "cold"]) };
     let predictions = [Prediction::Labels(vec![0.9, 0.2]), Prediction::Labels(vec![0.6, 0.4])];
-    let truth = Target::Values { outputs: 2, values: vec![1., 0., 0., 1.] };
+    let truth = Target::Values { outputs: 2, values: vec![1., 0., 0., 1.].into() };
     let Some(Quality::Labels(m)) = Quality::of(&target, &predictions, &truth) else { panic!() };
     assert_eq!((m.accuracy, m.roc_auc, m.recall), (0.5, Some(1.0), 0.5));
     assert!(m.confusion.is_empty());
@@ -45,11 +46,11 @@ fn labels_by_hand() {
 fn numbers_by_hand() {
     let target = TargetColumn::Numbers { names: names(&["a", "b"]) };
     let predictions = [Prediction::Numbers(vec![1.0, 5.0]), Prediction::Numbers(vec![3.0, 6.0])];
-    let truth = Target::Values { outputs: 2, values: vec![1., 5., 2., 5.] };
+    let truth = Target::Values { outputs: 2, values: vec![1., 5., 2., 5.].into() };
     let Some(Quality::Numbers(m)) = Quality::of(&target, &predictions, &truth) else { panic!() };
     assert_eq!((m.mse, m.mae, m.r2), (0.5, 0.5, Some(-0.5)));
     assert_eq!(m.targets.iter().map(|t| t.r2).collect::<Vec<_>>(), [Some(-1.0), Some(0.0)]);
-    let one = Target::Values { outputs: 1, values: vec![2.0] };
+    let one = Target::Values { outputs: 1, values: vec![2.0].into() };
     let target = TargetColumn::Number { name: "a".into() };
     let Some(Quality::Numbers(m)) = Quality::of(&target, &[Prediction::Number(2.0)], &one) else { panic!() };
     assert_eq!((m.mse, m.r2), (0.0, None));

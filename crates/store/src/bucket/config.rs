@@ -11,12 +11,12 @@ use crate::transport::is_loopback;
 
 /// A bucket of any S3-compatible service.
 ///
-/// What is left out is taken from `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_REGION` or
+/// What is left out or empty is taken from `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_REGION` or
 /// `AWS_DEFAULT_REGION`, and `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BucketConfig {
-    /// `s3://BUCKET/PREFIX`; the prefix may be left out.
+    /// `s3://BUCKET/PREFIX`; the prefix may be left out. Empty where there is no bucket.
     pub url: String,
     /// Where the service listens; AWS where it is left out.
     #[serde(default)]
@@ -69,9 +69,9 @@ impl BucketConfig {
     pub(super) fn place(&self, variable: impl Fn(&str) -> Option<String>) -> Result<Place> {
         let variable = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
         let (name, prefix) = self.name_and_prefix()?;
-        let endpoint = self.endpoint.clone();
+        let endpoint = set(&self.endpoint);
         let endpoint = endpoint.or_else(|| variable("AWS_ENDPOINT_URL_S3")).or_else(|| variable("AWS_ENDPOINT_URL"));
-        let region = self.region.clone().or_else(|| variable("AWS_REGION")).or_else(|| variable("AWS_DEFAULT_REGION"));
+        let region = set(&self.region).or_else(|| variable("AWS_REGION")).or_else(|| variable("AWS_DEFAULT_REGION"));
         let region = match (region, &endpoint) {
             (Some(region), _) if is_name(&region) => region,
             (Some(_), _) => {
@@ -134,8 +134,8 @@ impl BucketConfig {
 
     /// From one place, whole: half of a pair would be refused by the store in words that don't help.
     fn credentials(&self, variable: impl Fn(&str) -> Option<String>) -> Result<Credentials> {
-        let (id, secret, token) = match (&self.access_key_id, &self.secret_access_key) {
-            (Some(id), Some(secret)) => (id.clone(), secret.clone(), self.session_token.clone()),
+        let (id, secret, token) = match (set(&self.access_key_id), set(&self.secret_access_key)) {
+            (Some(id), Some(secret)) => (id, secret, set(&self.session_token)),
             (None, None) => match (variable("AWS_ACCESS_KEY_ID"), variable("AWS_SECRET_ACCESS_KEY")) {
                 (Some(id), Some(secret)) => (id, secret, variable("AWS_SESSION_TOKEN")),
                 _ => {
@@ -150,11 +150,16 @@ impl BucketConfig {
                 );
             }
         };
-        Ok(match token.filter(|token| !token.is_empty()) {
+        Ok(match token {
             Some(token) => Credentials::new_with_token(id, secret, token),
             None => Credentials::new(id, secret),
         })
     }
+}
+
+/// A value, unless it is empty.
+fn set(value: &Option<String>) -> Option<String> {
+    value.clone().filter(|value| !value.trim().is_empty())
 }
 
 fn aws(region: &str) -> Result<Url> {
@@ -234,7 +239,7 @@ mod tests {
         assert!(place(&format!("{KEYS}url = 's3://b'\nendpoint = 'http://far.away'\nallow_plain_http = true")).is_ok());
         let half = place("url = 's3://b'\nregion = 'r'\naccess_key_id = 'k'").map(|_| ()).unwrap_err();
         assert_eq!(half.to_string(), "of `access_key_id` and `secret_access_key` only one is set");
-        let none = place("url = 's3://b'\nregion = 'r'").map(|_| ()).unwrap_err();
+        let none = place("url = 's3://b'\nregion = 'r'\naccess_key_id = ''").map(|_| ()).unwrap_err();
         assert_eq!(none.kind(), ErrorKind::Unauthenticated);
     }
 

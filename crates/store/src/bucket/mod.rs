@@ -16,7 +16,7 @@ mod grant;
 mod probe;
 mod records;
 
-use std::{fmt, io, io::Write, time::Duration};
+use std::{fmt, io, io::Write, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -31,7 +31,7 @@ use reqwest::{
     header::{ETAG, HeaderMap},
 };
 use rusty_s3::{Credentials, S3Action, actions::CreateMultipartUpload};
-use tokio::task::spawn_blocking;
+use tokio::{sync::OnceCell, task::spawn_blocking};
 
 pub use self::{config::BucketConfig, probe::Probe, records::Expired};
 use crate::{FolderStore, Sink, Source, Transfer, Upload, refused::element};
@@ -54,6 +54,7 @@ pub struct Bucket {
     credentials: Credentials,
     prefix: String,
     transfer: Transfer,
+    probed: Arc<OnceCell<Probe>>,
 }
 
 impl fmt::Debug for Bucket {
@@ -73,7 +74,7 @@ impl Bucket {
     pub fn open(config: &BucketConfig) -> Result<Self> {
         let config::Place { bucket, credentials, prefix } = config.place(|name| std::env::var(name).ok())?;
         let transfer = Transfer::new(bucket.base_url().as_str())?;
-        Ok(Self { bucket, credentials, prefix, transfer })
+        Ok(Self { bucket, credentials, prefix, transfer, probed: Arc::default() })
     }
 
     fn sign<'a>(&self, action: &impl S3Action<'a>) -> Result<SignedUrl> {

@@ -32,6 +32,21 @@ impl fmt::Display for Probe {
 }
 
 impl Bucket {
+    /// What the store can do, as its first use finds out by [`probe`](Self::probe).
+    ///
+    /// # Errors
+    /// Those of [`probe`](Self::probe), which is tried again then.
+    pub async fn probed(&self) -> Result<Probe> {
+        let probe = async {
+            let probe = self.probe().await?;
+            if !probe.holds_conditions {
+                tracing::warn!(store = %self.bucket.base_url(), "{probe}");
+            }
+            Ok(probe)
+        };
+        self.probed.get_or_try_init(|| probe).await.copied()
+    }
+
     /// Writes a scratch object twice, reads it, lists it and removes it. Whether conditions hold in a race can't be seen
     /// from here: that is the store's word.
     ///

@@ -7,15 +7,19 @@ use std::{
 
 use bytes::Bytes;
 use outboard_core::{
-    Digest,
+    Digest, Task,
     error::{Error, ErrorKind, Result},
 };
-use outboard_protocol::{Stored, TaskProgress, TaskRecord, envelope::decode};
+use outboard_protocol::{
+    Stored, TaskProgress, TaskRecord,
+    envelope::{Ending, decode},
+};
 use reqwest::{
     Method,
     header::{DATE, HeaderMap, HeaderName, HeaderValue},
 };
 use rusty_s3::{S3Action, actions::ListObjectsV2};
+use serde::Deserialize;
 
 use super::{Bucket, MAX_REPLY, check_end, strange};
 use crate::FolderStore;
@@ -63,6 +67,29 @@ impl Bucket {
     /// What the store refuses.
     pub async fn holder(&self, key: &str) -> Result<Option<Bytes>> {
         self.read(&self.record(key, "lease")).await
+    }
+
+    /// The attempt that has the task already: it runs, or has come to what counts for this attempt too. What an earlier
+    /// one without an outcome left behind is removed.
+    ///
+    /// # Errors
+    /// What the store refuses; `CorruptPayload` where the records can't be read.
+    pub async fn taken(&self, task: &Task) -> Result<Option<String>> {
+        #[derive(Deserialize)]
+        struct Lease {
+            attempt: String,
+        }
+        if let Some(TaskRecord { result, .. }) = self.result(&task.key).await?
+            && (matches!(result.ended, Ending::Finished(_)) || result.attempt == task.attempt)
+        {
+            return Ok(Some(result.attempt));
+        }
+        let holder = self.holder(&task.key).await?;
+        match holder.and_then(|bytes| serde_json::from_slice::<Lease>(&bytes).ok()) {
+            Some(Lease { attempt }) if attempt == task.attempt => Ok(Some(attempt)),
+            Some(_) => self.remove(&task.key).await.map(|()| None),
+            None => Ok(None),
+        }
     }
 
     /// Notes where a task was handed over: whoever does so again finds it there. An earlier note is replaced.

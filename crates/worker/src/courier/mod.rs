@@ -36,7 +36,7 @@ use tokio::{
 };
 
 use self::{notes::Notes, send::persist};
-use crate::supervisor::{Supervisor, ended};
+use crate::{Runner, supervisor::ended};
 
 /// Progress is written no more often.
 const EVERY: Duration = Duration::from_secs(1);
@@ -46,14 +46,9 @@ const EVERY: Duration = Duration::from_secs(1);
 ///
 /// What came too late, or is another worker's, isn't run and leaves nothing behind. When `stop` completes, training
 /// stops after the batch, with a checkpoint. Blobs stay in `store` for the next task.
-pub async fn carry<S, O>(
-    mut envelope: Envelope,
-    supervisor: &Supervisor,
-    store: &FolderStore,
-    stop: S,
-    observe: O,
-) -> TaskResult
+pub async fn carry<R, S, O>(mut envelope: Envelope, runner: &R, store: &FolderStore, stop: S, observe: O) -> TaskResult
 where
+    R: Runner,
     S: Future<Output = ()> + Send,
     O: FnMut(Event) + Send,
 {
@@ -65,7 +60,7 @@ where
         Err(error) => return failed(error),
     };
     match courier.begin().await {
-        Ok(()) => courier.run(supervisor, stop, observe).await,
+        Ok(()) => courier.run(runner, stop, observe).await,
         Err(error) => failed(error),
     }
 }
@@ -125,8 +120,9 @@ impl<'a> Courier<'a> {
     }
 
     /// From the lease to the result.
-    async fn run<S, O>(&self, supervisor: &Supervisor, stop: S, mut observe: O) -> TaskResult
+    async fn run<R, S, O>(&self, runner: &R, stop: S, mut observe: O) -> TaskResult
     where
+        R: Runner,
         S: Future<Output = ()> + Send,
         O: FnMut(Event) + Send,
     {
@@ -148,7 +144,7 @@ impl<'a> Courier<'a> {
                         self.notes().push(event);
                         self.wake.notify_one();
                     };
-                    supervisor.run(self.envelope, stop, observe).await
+                    runner.run(self.envelope, stop, observe).await
                 }
             };
             result.timings.download = download.as_secs_f64();

@@ -149,7 +149,7 @@ pub(super) async fn put(
 
 fn finish(sink: Sink<Incoming>, limit: u64) -> Result<(), Refused> {
     let incoming = sink.finish().map_err(|e| explain(e, limit))?;
-    incoming.finish().map_err(|error| match error.kind() {
+    incoming.finish().map(drop).map_err(|error| match error.kind() {
         ErrorKind::CorruptPayload => Refused::new(StatusCode::UNPROCESSABLE_ENTITY, error),
         _ => Refused::store(error),
     })

@@ -103,8 +103,8 @@ impl Job {
         #[derive(Default)]
         struct Memory(Mutex<Vec<Vec<u8>>>);
         impl Blobs for Memory {
-            fn get(&self, digest: &Digest) -> outboard_core::Result<Vec<u8>> {
-                Ok(self.0.lock().unwrap().iter().find(|blob| Digest::of(blob) == *digest).unwrap().clone())
+            fn get(&self, digest: &Digest) -> outboard_core::Result<bytes::Bytes> {
+                Ok(self.0.lock().unwrap().iter().find(|blob| Digest::of(blob) == *digest).unwrap().clone().into())
             }
             fn put(&self, bytes: Vec<u8>) -> outboard_core::Result<Digest> {
                 let digest = Digest::of(&bytes);
@@ -116,7 +116,7 @@ impl Job {
         let stop = AtomicBool::new(false);
         let outcome = execute(operation, &memory, &stop, &mut |_: Event| {}).unwrap();
         let Outcome::Train { checkpoint, .. } = &outcome else { panic!("{outcome:?}") };
-        let bytes = memory.get(&checkpoint.digest).unwrap();
+        let bytes = memory.get(&checkpoint.digest).unwrap().into();
         (outcome, bytes)
     }
 }

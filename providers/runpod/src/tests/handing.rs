@@ -109,6 +109,29 @@ async fn without_a_store_a_lost_reply_is_waited_out_and_never_sent_again() {
     }
 }
 
+/// Drill: the client is killed while it hands a task over, or just after it.
+#[tokio::test]
+async fn a_restarted_client_without_a_store_sends_nothing_twice() {
+    let bed = Bed::new(1.0, |_| {}).await;
+    let restarted = || RunPodProvider::new(&bed.config, bed.store.clone(), None).unwrap();
+    let accepted = bed.task("k");
+    let id = bed.provider.submit(&accepted).await.unwrap();
+    assert_eq!(restarted().submit(&accepted).await.unwrap(), id);
+
+    bed.runpod.weather(Weather::fair().then("POST /v2/ep1/run", Fault::LoseReply));
+    let lost = bed.task("l");
+    bed.provider.submit(&lost).await.unwrap_err();
+    let error = restarted().submit(&lost).await.unwrap_err();
+    assert!(matches!(error.retry(), Retry::Unknown { until } if until <= Duration::from_secs(1020)), "{error:?}");
+    assert_eq!(error.to_string(), "the attempt may be running on RunPod: the reply to its submission was lost");
+
+    let refused = bed.task("m");
+    bed.runpod.script("run", Trouble::reply(429, ""));
+    bed.provider.submit(&refused).await.unwrap_err();
+    restarted().submit(&refused).await.unwrap();
+    assert_eq!(bed.runpod.seen("run").len(), 4);
+}
+
 #[tokio::test]
 async fn what_was_not_accepted_may_be_sent_again() {
     let bed = Bed::new(1.0, |_| {}).await;

@@ -58,7 +58,7 @@ async fn each_cause_is_told_and_the_job_is_cancelled() {
         let Phase::Failed(error) = state.phase else { panic!("{:?}", state.phase) };
         assert_eq!((error.kind(), error.retry()), (kind, Retry::Other), "{fate:?}");
         assert_eq!(error.to_string(), format!("the endpoint does not start the task: {words}"));
-        assert!(error.advice().is_some() && error.report().contains("workers: "), "{}", error.report());
+        assert!(error.advice().is_some() && error.report().contains("workers of the endpoint: "), "{}", error.report());
         assert_eq!(bed.runpod.live_jobs(ENDPOINT), 0, "it is cancelled: {fate:?}");
         assert_eq!((bed.runpod.executions(ENDPOINT), bed.runpod.seen("cancel").len()), (0, 1));
     }

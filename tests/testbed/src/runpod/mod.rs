@@ -23,6 +23,7 @@ mod state;
 mod worker;
 
 use std::{
+    collections::BTreeMap,
     io,
     net::SocketAddr,
     sync::{
@@ -162,6 +163,12 @@ impl RunPod {
         format!("http://{}/rest/v2", self.proxy.address())
     }
 
+    /// The base of the REST API, version 1.
+    #[must_use]
+    pub fn manage_url(&self) -> String {
+        format!("http://{}/rest/v1", self.proxy.address())
+    }
+
     /// The base of the job API, with nothing between.
     #[must_use]
     pub fn direct_url(&self) -> String {
@@ -171,6 +178,18 @@ impl RunPod {
     /// What happens on the network from here on.
     pub fn weather(&self, weather: Weather) {
         self.proxy.set(weather);
+    }
+
+    /// Exchanges on the network so far.
+    #[must_use]
+    pub fn exchanges(&self) -> usize {
+        self.proxy.exchanges()
+    }
+
+    /// Faults that exchanges met, by name.
+    #[must_use]
+    pub fn met(&self) -> BTreeMap<&'static str, usize> {
+        self.proxy.met()
     }
 
     /// The next request for `operation` (such as `run` or `job-done`) meets this; further ones after those scripted before.
@@ -184,6 +203,11 @@ impl RunPod {
             endpoint.fate = fate;
         }
         self.shared.changed();
+    }
+
+    /// What happens to workers of endpoints that are made from here on.
+    pub fn set_new_fate(&self, fate: Fate) {
+        self.shared.state().new_fate = fate;
     }
 
     /// Replies tell a time that is wrong by so many seconds.
@@ -211,6 +235,12 @@ impl RunPod {
         state.endpoints.get(endpoint).map_or(0, |endpoint| endpoint.jobs.values().filter(|job| !job.is_over()).count())
     }
 
+    /// Workers of an endpoint, in whatever state.
+    #[must_use]
+    pub fn workers(&self, endpoint: &str) -> usize {
+        self.shared.state().endpoints.get(endpoint).map_or(0, |endpoint| endpoint.workers.len())
+    }
+
     /// What the workers of an endpoint cost so far.
     #[must_use]
     pub fn bill(&self, endpoint: &str) -> Bill {
@@ -221,10 +251,21 @@ impl RunPod {
     /// Sends a signal (`KILL`, `ABRT`) to the workers that run a job: to the process alone, not to what it started.
     /// How many there were.
     pub fn signal_running(&self, endpoint: &str, signal: &str) -> usize {
-        let pids =
-            self.shared.state().endpoints.get(endpoint).map_or_else(Vec::new, |endpoint| endpoint.running_pids());
+        let pids = self.running(endpoint);
         pids.iter().for_each(|pid| scale::signal(signal, &pid.to_string()));
         pids.len()
+    }
+
+    /// Sends a signal to the workers that run a job, and to what they started: as when a container dies. How many there
+    /// were.
+    pub fn signal_containers(&self, endpoint: &str, signal: &str) -> usize {
+        let pids = self.running(endpoint);
+        pids.iter().for_each(|pid| scale::signal(signal, &format!("-{pid}")));
+        pids.len()
+    }
+
+    fn running(&self, endpoint: &str) -> Vec<u32> {
+        self.shared.state().endpoints.get(endpoint).map_or_else(Vec::new, |endpoint| endpoint.running_pids())
     }
 
     /// Waits until `enough` holds of what was handed to workers of an endpoint.

@@ -20,6 +20,10 @@ const KEPT: [Duration; 2] = [Duration::from_secs(30 * 60), Duration::from_secs(6
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) endpoints: BTreeMap<String, Endpoint>,
+    /// As the REST API tells them.
+    pub(crate) templates: Vec<Value>,
+    /// Of endpoints that are made.
+    pub(crate) new_fate: Fate,
     pub(crate) script: VecDeque<(&'static str, Trouble)>,
     pub(crate) seen: Vec<Seen>,
     /// Requests of the running ten seconds, by endpoint and operation.
@@ -29,6 +33,10 @@ pub(crate) struct State {
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     pub(crate) settings: EndpointSettings,
+    /// Its name.
+    pub(crate) title: String,
+    /// Its template's id.
+    pub(crate) template: String,
     pub(crate) fate: Fate,
     pub(crate) jobs: BTreeMap<String, Job>,
     pub(crate) queue: VecDeque<String>,
@@ -169,6 +177,8 @@ impl State {
         let endpoint = |settings: EndpointSettings| (settings.id.clone(), Endpoint::new(settings));
         Self {
             endpoints: endpoints.into_iter().map(endpoint).collect(),
+            templates: Vec::new(),
+            new_fate: Fate::Well,
             script: VecDeque::new(),
             seen: Vec::new(),
             rates: BTreeMap::new(),
@@ -177,8 +187,10 @@ impl State {
 }
 
 impl Endpoint {
-    fn new(settings: EndpointSettings) -> Self {
+    pub(crate) fn new(settings: EndpointSettings) -> Self {
         Self {
+            title: settings.id.clone(),
+            template: "template".into(),
             settings,
             fate: Fate::Well,
             jobs: BTreeMap::new(),

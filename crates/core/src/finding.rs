@@ -1,0 +1,89 @@
+//! What a check found.
+
+use serde::{Serialize, Serializer};
+
+use crate::error::Error;
+
+/// One check of `outboard doctor`, and what it found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// Names the check, for ever: `runpod-key`, say.
+    pub code: &'static str,
+    /// What it is about: a provider, an endpoint, the store.
+    pub of: String,
+    /// How it came out.
+    pub verdict: Verdict,
+    /// What was seen.
+    pub evidence: String,
+    /// What to do, where there is something.
+    #[serde(rename = "try")]
+    pub remedy: Option<String>,
+}
+
+/// How a check came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// All is well.
+    Pass,
+    /// It works, but not as well as it could; or it couldn't be seen.
+    Warn,
+    /// It doesn't work.
+    Fail,
+}
+
+impl Verdict {
+    /// In a word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Warn => "warn",
+            Self::Fail => "fail",
+        }
+    }
+}
+
+impl Serialize for Verdict {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(self.as_str())
+    }
+}
+
+impl Finding {
+    /// All is well.
+    #[must_use]
+    pub fn pass(code: &'static str, of: impl Into<String>, evidence: impl Into<String>) -> Self {
+        Self { code, of: of.into(), verdict: Verdict::Pass, evidence: evidence.into(), remedy: None }
+    }
+
+    /// It works, but not as well as it could; or it couldn't be seen.
+    #[must_use]
+    pub fn warn(
+        code: &'static str,
+        of: impl Into<String>,
+        evidence: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self { verdict: Verdict::Warn, remedy: Some(remedy.into()), ..Self::pass(code, of, evidence) }
+    }
+
+    /// It doesn't work.
+    #[must_use]
+    pub fn fail(
+        code: &'static str,
+        of: impl Into<String>,
+        evidence: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self { verdict: Verdict::Fail, remedy: Some(remedy.into()), ..Self::pass(code, of, evidence) }
+    }
+
+    /// It doesn't work, as an error says.
+    #[must_use]
+    pub fn error(code: &'static str, of: impl Into<String>, error: &Error) -> Self {
+        let told = error.context().iter().map(|(what, value)| format!(" ({what}: {value})"));
+        let evidence = error.to_string() + &told.collect::<String>();
+        let remedy = error.advice().map(str::to_string);
+        Self { verdict: Verdict::Fail, remedy, ..Self::pass(code, of, evidence) }
+    }
+}
