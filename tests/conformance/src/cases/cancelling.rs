@@ -23,13 +23,14 @@ fn ensure_cancels(provider: &dyn ComputeProvider) -> Checked {
 pub(super) async fn a_cancelled_task_goes_on_from_its_checkpoint(suite: &Suite<'_>) -> Checked {
     let provider = suite.provider().await;
     if !provider.capabilities().cancels {
-        let job = suite.job(1)?;
-        let id = provider.submit(&suite.task(&job, job.train_to(1))).await?;
+        // Long enough not to end before it is cancelled, short enough to be waited for.
+        let job = suite.job(300)?;
+        let id = provider.submit(&suite.task(&job, job.train_to(300))).await?;
         return match provider.cancel(&id).await {
             Ok(Cancelled::StillBilled { .. }) => Ok(()),
             // It had ended by itself.
             Ok(Cancelled::Stopped)
-                if matches!(Watch::new(&*provider, &id).until_end().await?.phase, Phase::Finished(_)) =>
+                if Watch::new(&*provider, &id).until_end().await?.trained()?.1 == Ended::Complete =>
             {
                 Ok(())
             }
