@@ -4,6 +4,8 @@ mod arrays;
 mod columns;
 mod fit;
 mod format;
+#[cfg(any(feature = "parquet", feature = "tokenizers", test))]
+mod guard;
 mod images;
 mod labels;
 #[cfg(feature = "parquet")]

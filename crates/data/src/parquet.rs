@@ -10,6 +10,8 @@ use parquet::{
     record::Field,
 };
 
+use crate::guard::guarded;
+
 /// A Parquet file.
 pub(crate) struct Parquet {
     path: std::path::PathBuf,
@@ -26,7 +28,7 @@ impl Parquet {
     /// Reads what the file says of itself.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).doing("read", path).map_err(|e| e.at("file", path.display()))?;
-        let reader = SerializedFileReader::new(file).map_err(|e| broken(path, e))?;
+        let reader = whole(|| SerializedFileReader::new(file)).map_err(|e| broken(path, e))?;
         Ok(Self { path: path.to_path_buf(), reader })
     }
 
@@ -39,8 +41,8 @@ impl Parquet {
     /// Calls `visit` for each row, its cells written as a CSV file would have them; what is null is empty.
     pub(crate) fn for_each_record(&self, visit: &mut dyn FnMut(&ByteRecord) -> Result<()>) -> Result<()> {
         let mut record = ByteRecord::new();
-        for row in self.reader.get_row_iter(None).map_err(|e| broken(&self.path, e))? {
-            let row = row.map_err(|e| broken(&self.path, e))?;
+        let mut rows = whole(|| self.reader.get_row_iter(None)).map_err(|e| broken(&self.path, e))?;
+        while let Some(row) = whole(|| rows.next().transpose()).map_err(|e| broken(&self.path, e))? {
             record.clear();
             for (_, field) in row.get_column_iter() {
                 match field {
@@ -58,6 +60,12 @@ impl Parquet {
         }
         Ok(())
     }
+}
+
+/// What is read of a file whose parts may not go together, at which the library panics.
+fn whole<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
+    let torn = || ParquetError::General("its parts don't go together".into());
+    guarded(read).unwrap_or_else(|| Err(torn()))
 }
 
 fn broken(path: &Path, cause: ParquetError) -> Error {

@@ -40,14 +40,12 @@ pub(crate) use without::Encoder;
 
 #[cfg(feature = "tokenizers")]
 mod with {
-    use std::panic::{AssertUnwindSafe, catch_unwind};
-
     use outboard_core::error::{Error, Result};
     use serde::de::IgnoredAny;
     use tokenizers::{PostProcessor, TruncationParams};
 
     use super::unreadable;
-    use crate::wording::cut;
+    use crate::{guard, wording::cut};
 
     /// Makes tokens of texts.
     pub(crate) struct Encoder(tokenizers::Tokenizer);
@@ -92,10 +90,8 @@ mod with {
 
     /// A file may hold what the library doesn't expect, and panics at.
     fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
-        match catch_unwind(AssertUnwindSafe(work)) {
-            Ok(done) => done.map_err(|e| e.to_string()),
-            Err(_) => Err("its parts don't go together".into()),
-        }
+        let done = guard::guarded(work).ok_or("its parts don't go together")?;
+        done.map_err(|e| e.to_string())
     }
 }
 
