@@ -98,7 +98,9 @@ async fn what_does_not_work_fails_with_what_to_do() {
     let unknown = nobody.run(&["doctor", "--provider", "moon"]);
     assert_eq!(unknown.code, 2);
     assert!(
-        unknown.stderr.contains("there is no provider `moon`\n  flag: --provider\n  try: use one of http, runpod, cpu")
+        unknown.stderr.contains(
+            "there is no provider `moon`\n  flag: --provider\n  try: use one of http, runpod, aws-lambda, cpu"
+        )
     );
 }
 
