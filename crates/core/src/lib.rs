@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod blob;
+pub mod duration;
 pub mod error;
 pub mod finding;
 pub mod job;

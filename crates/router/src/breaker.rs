@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use outboard_core::{ErrorKind, Observation, Retry};
+use outboard_core::{ErrorKind, Observation, Retry, duration::time_above_zero};
 use serde::Deserialize;
-
-use crate::config::time_above_zero;
 
 /// When a provider is left alone, and for how long: `[router.breaker]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]

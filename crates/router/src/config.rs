@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use outboard_core::{NanoUsd, money::deserialize_usd};
+use outboard_core::{NanoUsd, duration::time_above_zero, money::deserialize_usd};
 use serde::{Deserialize, Deserializer, de};
 
 use crate::{BreakerSettings, Patience, Policy, Terms, Threshold};
@@ -135,14 +135,6 @@ fn share<'de, D: Deserializer<'de>>(d: D) -> Result<f64, D::Error> {
     match f64::deserialize(d)? {
         share if share > 0.0 && share < 1.0 => Ok(share),
         other => Err(de::Error::custom(format!("{other} is not a share above 0 and below 1, such as 0.2"))),
-    }
-}
-
-pub(crate) fn time_above_zero<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(d)?;
-    match humantime::parse_duration(&text) {
-        Ok(time) if !time.is_zero() => Ok(time),
-        _ => Err(de::Error::custom(format!("{text:?} is not a time above zero, such as \"10s\" or \"2m\""))),
     }
 }
 

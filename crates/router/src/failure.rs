@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use outboard_core::{Error, ErrorKind, Retry};
+use outboard_core::{Error, ErrorKind, Retry, duration::time_above_zero};
 use serde::Deserialize;
 
-use crate::{config::time_above_zero, history::History, poison};
+use crate::{history::History, poison};
 
 /// A failure of one attempt.
 #[derive(Clone, Debug)]

@@ -9,8 +9,8 @@ use std::{
     time::Duration,
 };
 
-use outboard_core::{Error, ErrorKind, Result};
-use serde::{Deserialize, Deserializer, de};
+use outboard_core::{Error, ErrorKind, Result, duration::time_above_zero};
+use serde::Deserialize;
 
 pub use self::layers::Sources;
 use self::layers::{Layers, Origin};
@@ -191,14 +191,6 @@ fn absolute(path: &Path, origin: &Origin, sources: &Sources) -> Result<PathBuf, 
         _ => &sources.directory,
     };
     std::path::absolute(from.join(path)).map_err(|_| "is relative, and the working directory is gone")
-}
-
-fn time_above_zero<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(d)?;
-    match humantime::parse_duration(&text) {
-        Ok(time) if !time.is_zero() => Ok(time),
-        _ => Err(de::Error::custom(format!("{text:?} is not a time above zero, such as \"10s\" or \"2m\""))),
-    }
 }
 
 #[cfg(test)]

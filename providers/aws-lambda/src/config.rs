@@ -4,10 +4,11 @@ use std::{fmt, time::Duration};
 
 use outboard_core::{
     NanoUsd,
+    duration::time_above_zero,
     error::{Error, ErrorKind, Result},
     money::deserialize_usd,
 };
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer};
 
 /// What Lambda allows; AWS's documentation of 2026-08.
 const MEMORY_MB: std::ops::RangeInclusive<u32> = 128..=10_240;
@@ -199,14 +200,6 @@ fn usd_unless_list<'de, D: Deserializer<'de>>(d: D) -> Result<Option<NanoUsd>, D
     match Usd::deserialize(d)? {
         Usd::List(List::List) => Ok(None),
         Usd::Amount(amount) => Ok(amount),
-    }
-}
-
-fn time_above_zero<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(d)?;
-    match humantime::parse_duration(&text) {
-        Ok(time) if !time.is_zero() => Ok(time),
-        _ => Err(de::Error::custom(format!("{text:?} is not a time above zero, such as \"10s\" or \"2m\""))),
     }
 }
 

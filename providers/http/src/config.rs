@@ -2,8 +2,8 @@
 
 use std::{fmt, path::PathBuf, time::Duration};
 
-use outboard_core::{NanoUsd, money::deserialize_usd};
-use serde::{Deserialize, Deserializer, de};
+use outboard_core::{NanoUsd, duration::time_above_zero, money::deserialize_usd};
+use serde::{Deserialize, Deserializer};
 
 /// `[providers.http]`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -79,14 +79,6 @@ impl fmt::Debug for WorkerConfig {
             .field("token_file", &self.token_file)
             .field("ca_file", &self.ca_file)
             .finish()
-    }
-}
-
-fn time_above_zero<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(d)?;
-    match humantime::parse_duration(&text) {
-        Ok(time) if !time.is_zero() => Ok(time),
-        _ => Err(de::Error::custom(format!("{text:?} is not a time above zero, such as \"10s\" or \"2m\""))),
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::{fmt, time::Duration};
 
-use outboard_core::{NanoUsd, money::deserialize_usd};
-use serde::{Deserialize, Deserializer, de};
+use outboard_core::{NanoUsd, duration::time_above_zero, money::deserialize_usd};
+use serde::{Deserialize, Deserializer};
 
 use crate::DeployConfig;
 
@@ -166,14 +166,6 @@ fn price<'de, D: Deserializer<'de>>(d: D) -> Result<Option<NanoUsd>, D::Error> {
         Price::Listed(Word::List) => None,
         Price::Usd(amount) => amount,
     })
-}
-
-fn time_above_zero<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(d)?;
-    match humantime::parse_duration(&text) {
-        Ok(time) if !time.is_zero() => Ok(time),
-        _ => Err(de::Error::custom(format!("{text:?} is not a time above zero, such as \"10s\" or \"2m\""))),
-    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 
 use std::{fmt, path::PathBuf, time::Duration};
 
-use serde::{Deserialize, Deserializer, Serialize, de};
+use outboard_core::duration::time_above_zero;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// `[plugins.NAME]`.
@@ -74,12 +75,4 @@ fn yes() -> bool {
 
 fn half_a_minute() -> Duration {
     Duration::from_secs(30)
-}
-
-fn time_above_zero<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(d)?;
-    match humantime::parse_duration(&text) {
-        Ok(time) if !time.is_zero() => Ok(time),
-        _ => Err(de::Error::custom(format!("{text:?} is not a time above zero, such as \"10s\" or \"2m\""))),
-    }
 }
