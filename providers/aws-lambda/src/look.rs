@@ -58,7 +58,8 @@ impl AwsLambdaProvider {
 
     async fn look_into(&self, bucket: &Bucket, follow: &mut Follow) -> Result<()> {
         if follow.is_elsewhere {
-            if let Some(record) = bucket.result(&follow.name.key).await?.filter(|record| follow.task.log.counts(record)) {
+            if let Some(record) = bucket.result(&follow.name.key).await?.filter(|record| follow.task.log.counts(record))
+            {
                 // Nobody told what it took: at most the longest start beside the worker's own time.
                 let billed = record.result.timings.running() + LONGEST_INIT;
                 return self.take_record(bucket, follow, record, Spent { billed, init: None }).await;

@@ -128,17 +128,32 @@ pub(super) fn runpod(workspace: &Workspace, thorough: bool) -> Result<Outcome> {
     cargo_tests(&mut tests)
 }
 
-/// Elsewhere than on Linux the emulators don't run, and the tests that need them are skipped.
-pub(super) fn aws(workspace: &Workspace) -> Result<Outcome> {
-    let test = "test --no-fail-fast --package outboard-aws-lambda --package outboard-worker --package outboard-conformance \
-                --features outboard-conformance/lambda,outboard-worker/lambda --lib --test aws_lambda -- --show-output";
-    let mut tests = workspace.cargo(test);
-    tests.env("OUTBOARD_S3_SERVER", tools::S3_SERVER.install(workspace)?);
-    if cfg!(target_os = "linux") {
-        tests.env("OUTBOARD_LAMBDA_RIE", tools::LAMBDA_RIE.install(workspace)?);
-        tests.env("OUTBOARD_CARGO_LAMBDA", tools::CARGO_LAMBDA.install(workspace)?);
+/// Elsewhere than on Linux the emulators don't run, and the tests that need them are skipped. What npm has to fetch takes
+/// long: it is for `thorough`.
+pub(super) fn aws(workspace: &Workspace, thorough: bool) -> Result<Outcome> {
+    const PROVIDER: &str = "test --no-fail-fast --package outboard-aws-lambda --package outboard-worker \
+                            --package outboard-conformance --features outboard-conformance/lambda,outboard-worker/lambda \
+                            --lib --test aws_lambda* -- --show-output";
+    const JOBS: &str = "test --no-fail-fast --package outboard-e2e --test aws_lambda -- --show-output";
+    let mut outcome = Outcome::default();
+    for test in [PROVIDER, JOBS] {
+        let mut tests = workspace.cargo(test);
+        tests.env("OUTBOARD_S3_SERVER", tools::S3_SERVER.install(workspace)?);
+        // Built along with the first of both.
+        tests.env("OUTBOARD_LAMBDA_BOOTSTRAP", workspace.target.join("debug/conformance-bootstrap"));
+        if cfg!(target_os = "linux") {
+            tests.env("OUTBOARD_LAMBDA_RIE", tools::LAMBDA_RIE.install(workspace)?);
+            tests.env("OUTBOARD_CARGO_LAMBDA", tools::CARGO_LAMBDA.install(workspace)?);
+            if thorough {
+                tests.env("TEST_THOROUGH", "1");
+                if let Some(serverless) = tools::SERVERLESS_OFFLINE.install(workspace)? {
+                    tests.env("OUTBOARD_SERVERLESS_OFFLINE", serverless);
+                }
+            }
+        }
+        outcome.add(cargo_tests(&mut tests)?);
     }
-    cargo_tests(&mut tests)
+    Ok(outcome)
 }
 
 /// The example programs of the library and the example jobs, each with an empty `OUTBOARD_HOME`.
