@@ -32,6 +32,8 @@ const PYTHON: &str = "OUTBOARD_LAMBDA_PYTHON";
 const STARTS: usize = 9;
 const CALLS: usize = 201;
 const JOBS: usize = 200;
+/// About what the step's checkpoint has: weights, and two moments of each.
+const RESULT_BYTES: usize = 28_000;
 /// What the provider may add to an invocation, and the worker's start to its first step.
 const OVERHEAD_GOAL: Duration = Duration::from_millis(5);
 const START_GOAL: Duration = Duration::from_millis(100);
@@ -155,7 +157,7 @@ async fn overhead(rie: &Path, program: &Path, server: Option<s3::Server>) {
     let name = if bucket.is_some() { "with a bucket" } else { "without a store" };
     let provider = AwsLambdaProvider::new(&config, store.clone(), bucket).unwrap();
     let caller = Caller::new(&lambda.url());
-    let (mut by_hand, mut whole) = (Vec::new(), Vec::new());
+    let (mut by_hand, mut whole, mut stored) = (Vec::new(), Vec::new(), Vec::new());
     for n in 0..CALLS {
         // Each in turn, so that whatever else the machine does meets both.
         let body = request(&store, one_step(&store, 2 * n));
@@ -166,11 +168,16 @@ async fn overhead(rie: &Path, program: &Path, server: Option<s3::Server>) {
         let began = Instant::now();
         provider.run(&task, std::future::pending(), drop).await.unwrap();
         whole.push(began.elapsed());
+        let result = s3::noise(RESULT_BYTES, n as u64);
+        let began = Instant::now();
+        store.write(&result).unwrap();
+        stored.push(began.elapsed());
     }
-    let (by_hand, whole) = (median(&mut by_hand), median(&mut whole));
+    let [by_hand, whole, stored] = [&mut by_hand, &mut whole, &mut stored].map(|times| median(times));
     let added = whole.saturating_sub(by_hand);
     let goal = if server.is_none() { format!("; {}", verdict(added, OVERHEAD_GOAL)) } else { String::new() };
     println!("the provider {name}: {added:.2?} over the bare invocation of {by_hand:.2?}{goal}");
+    println!("  of that this machine's disk takes {stored:.2?}, for a result that must not be lost");
 }
 
 /// Small jobs at once through the router, and as many bare invocations.

@@ -139,6 +139,7 @@ pub(super) fn aws(workspace: &Workspace, thorough: bool) -> Result<Outcome> {
     for test in [PROVIDER, JOBS] {
         let mut tests = workspace.cargo(test);
         tests.env("OUTBOARD_S3_SERVER", tools::S3_SERVER.install(workspace)?);
+        tests.env("TEST_OUTBOARD_BIN", workspace.program()?);
         // Built along with the first of both.
         tests.env("OUTBOARD_LAMBDA_BOOTSTRAP", workspace.target.join("debug/conformance-bootstrap"));
         if cfg!(target_os = "linux") {
