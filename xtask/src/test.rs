@@ -99,7 +99,7 @@ impl Suite {
             Self::Tokenizers => suites::tokenizers(workspace),
             Self::Store => suites::store(workspace),
             Self::Runpod => suites::runpod(workspace, thorough),
-            Self::Aws => suites::aws(workspace),
+            Self::Aws => suites::aws(workspace, thorough),
             Self::Ledger => suites::ledger(workspace),
             Self::Examples => suites::examples(workspace),
             Self::E2e => suites::e2e(workspace, thorough),

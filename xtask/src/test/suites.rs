@@ -120,19 +120,26 @@ pub(super) fn runpod(workspace: &Workspace, thorough: bool) -> Result<Outcome> {
     })
 }
 
-/// Elsewhere than on Linux the emulators don't run, and the tests that need them are skipped.
-pub(super) fn aws(workspace: &Workspace) -> Result<Outcome> {
-    let server = tools::S3_SERVER.install(workspace)?;
-    let emulators = if cfg!(target_os = "linux") {
-        Some((tools::LAMBDA_RIE.install(workspace)?, tools::CARGO_LAMBDA.install(workspace)?))
-    } else {
-        None
-    };
-    programs::run(workspace, Suite::Aws, |tests| {
-        tests.env("OUTBOARD_S3_SERVER", &server);
-        if let Some((rie, cargo_lambda)) = &emulators {
-            tests.env("OUTBOARD_LAMBDA_RIE", rie).env("OUTBOARD_CARGO_LAMBDA", cargo_lambda);
+/// Elsewhere than on Linux the emulators don't run, and the tests that need them are skipped. What npm has to fetch takes
+/// long: it is for `thorough`.
+pub(super) fn aws(workspace: &Workspace, thorough: bool) -> Result<Outcome> {
+    let mut peers = vec![
+        ("OUTBOARD_S3_SERVER", tools::S3_SERVER.install(workspace)?),
+        ("TEST_OUTBOARD_BIN", workspace.program()?),
+        // Built along with the tests.
+        ("OUTBOARD_LAMBDA_BOOTSTRAP", workspace.target.join("debug/conformance-bootstrap")),
+    ];
+    if cfg!(target_os = "linux") {
+        peers.push(("OUTBOARD_LAMBDA_RIE", tools::LAMBDA_RIE.install(workspace)?));
+        peers.push(("OUTBOARD_CARGO_LAMBDA", tools::CARGO_LAMBDA.install(workspace)?));
+        if thorough {
+            let serverless = tools::SERVERLESS_OFFLINE.install(workspace)?;
+            peers.extend(serverless.map(|folder| ("OUTBOARD_SERVERLESS_OFFLINE", folder)));
         }
+    }
+    programs::run(workspace, Suite::Aws, |tests| {
+        tests.envs(peers.iter().cloned());
+        counts(tests, thorough);
     })
 }
 
