@@ -9,6 +9,8 @@ pub mod incoming;
 pub mod inline;
 #[allow(unsafe_code)] // Files that don't change any more are mapped.
 mod mapped;
+#[cfg(feature = "transfer")]
+mod reach;
 pub mod records;
 #[cfg(feature = "transfer")]
 mod refused;
@@ -27,6 +29,8 @@ pub use bucket::{Bucket, BucketConfig};
 pub use encoding::{Sink, Source};
 pub use folder::FolderStore;
 pub use incoming::Incoming;
+#[cfg(feature = "transfer")]
+pub use reach::{reach, reach_address};
 pub use records::Records;
 pub use scratch::{List, Scratch};
 #[cfg(feature = "s3")]
