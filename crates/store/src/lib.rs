@@ -11,6 +11,8 @@ pub mod incoming;
 pub mod inline;
 #[allow(unsafe_code)] // Files that don't change any more are mapped.
 mod mapped;
+#[cfg(feature = "transfer")]
+mod reach;
 pub mod records;
 #[cfg(feature = "transfer")]
 mod refused;
@@ -31,6 +33,8 @@ pub use folder::FolderStore;
 #[cfg(feature = "s3")]
 pub use following::{Following, Stage};
 pub use incoming::Incoming;
+#[cfg(feature = "transfer")]
+pub use reach::{reach, reach_address};
 pub use records::Records;
 pub use scratch::{List, Scratch};
 #[cfg(feature = "s3")]

@@ -4,6 +4,7 @@ pub mod courier;
 pub mod inline;
 #[cfg(feature = "lambda")]
 pub mod lambda;
+pub mod machine;
 pub mod options;
 mod process;
 pub mod runner;

@@ -9,7 +9,7 @@ use std::{
 
 use async_trait::async_trait;
 use outboard_core::{
-    ComputeProvider, Task, TaskId,
+    ComputeProvider, Task, TaskId, code,
     error::{Error, ErrorKind, Result},
     provider::{Cancelled, Capabilities, Health, PriceModel, ProviderInfo, TaskSummary},
     task::{OperationKind, Phase, Revision, TaskState},
@@ -169,7 +169,7 @@ impl ComputeProvider for AwsLambdaProvider {
             Some(region) => Some(region.clone()),
             None => self.connection.region().await,
         };
-        price::price(&self.config, region.as_deref())
+        price::price(&self.config, region.as_deref()).map_err(|error| error.or_code(code::PRICE))
     }
 
     async fn health(&self) -> Result<Health> {
