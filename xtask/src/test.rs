@@ -68,6 +68,8 @@ enum Suite {
     Worker,
     /// The Python package
     Python,
+    /// The crash "random_device could not be read", with the libraries that cause it
+    RandomDevice,
     /// The program from scratch
     BuildTime,
 }
@@ -79,7 +81,7 @@ impl Suite {
 
     fn runs_by_default(self, workspace: &Workspace, all: bool) -> bool {
         match self {
-            Self::BuildTime => all,
+            Self::RandomDevice | Self::BuildTime => all,
             Self::Python => workspace.root.join(suites::PYTHON_TESTS).is_dir(),
             _ => true,
         }
@@ -104,6 +106,7 @@ impl Suite {
             Self::Vectors => suites::vectors(workspace),
             Self::Worker => suites::worker(workspace),
             Self::Python => suites::python(workspace),
+            Self::RandomDevice => suites::random_device(workspace),
             Self::BuildTime => suites::build_time(workspace),
         }
     }
