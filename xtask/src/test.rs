@@ -70,6 +70,8 @@ enum Suite {
     Worker,
     /// The Python package
     Python,
+    /// The crash "random_device could not be read", with the libraries that cause it
+    RandomDevice,
     /// The program from scratch
     BuildTime,
 }
@@ -81,7 +83,7 @@ impl Suite {
 
     fn runs_by_default(self, workspace: &Workspace, all: bool) -> bool {
         match self {
-            Self::BuildTime => all,
+            Self::RandomDevice | Self::BuildTime => all,
             Self::Python => workspace.root.join(suites::PYTHON_TESTS).is_dir(),
             _ => true,
         }
@@ -106,6 +108,7 @@ impl Suite {
             Self::Vectors => suites::vectors(workspace),
             Self::Worker => suites::worker(workspace),
             Self::Python => suites::python(workspace),
+            Self::RandomDevice => suites::random_device(workspace),
             Self::BuildTime => suites::build_time(workspace),
         }
     }

@@ -10,6 +10,8 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
+#[cfg(unix)]
+pub mod plugins;
 mod worker;
 
 pub use worker::Worker;

@@ -16,6 +16,9 @@ use crate::{command, postgres, python, tools, workspace::Workspace};
 /// Where the tests of the Python package lie.
 pub(super) const PYTHON_TESTS: &str = "tests/python";
 
+/// The crash that needs libraries of its own.
+const RANDOM_DEVICE: &str = "tests/python/test_random_device.py";
+
 /// The Python package that is the worker for PyTorch.
 const WORKER: &str = "providers/runpod/worker";
 
@@ -177,7 +180,16 @@ pub(super) fn vectors(workspace: &Workspace) -> Result<Outcome> {
 }
 
 pub(super) fn python(workspace: &Workspace) -> Result<Outcome> {
-    pytest(workspace, PYTHON_TESTS)
+    pytest(workspace, &[PYTHON_TESTS, &format!("--ignore={RANDOM_DEVICE}")])
+}
+
+/// Where the Python is missing for which those libraries were built, the tests that need them are skipped.
+pub(super) fn random_device(workspace: &Workspace) -> Result<Outcome> {
+    let mut tests = python::python(workspace)?;
+    if python::RANDOM_DEVICE.has_python() {
+        tests.env("OUTBOARD_RANDOM_DEVICE_PYTHON", python::RANDOM_DEVICE.interpreter(workspace)?);
+    }
+    python_tests(&mut tests, &[RANDOM_DEVICE])
 }
 
 /// What is checked of all Python, and the tests of the worker for PyTorch.
@@ -188,21 +200,22 @@ pub(super) fn worker(workspace: &Workspace) -> Result<Outcome> {
     }
     let mut types = python::python(workspace)?;
     outcome.add(check(types.args(["-m", "mypy"]).current_dir(workspace.root.join(WORKER)))?);
-    outcome.add(pytest(workspace, WORKER)?);
+    outcome.add(pytest(workspace, &[WORKER])?);
     Ok(outcome)
 }
 
-/// The tests in a folder, with the real program and RunPod's stand-in.
-fn pytest(workspace: &Workspace, folder: &str) -> Result<Outcome> {
+/// Tests with the real program and RunPod's stand-in.
+fn pytest(workspace: &Workspace, what: &[&str]) -> Result<Outcome> {
     let program = workspace.program()?;
     let testbed = workspace.release("--package outboard-testbed", "runpod-testbed")?;
+    let mut python = python::python(workspace)?;
+    python_tests(python.env("TEST_OUTBOARD_BIN", program).env("TEST_RUNPOD_TESTBED_BIN", testbed), what)
+}
+
+fn python_tests(python: &mut Command, what: &[&str]) -> Result<Outcome> {
     let mut tests = PythonTests::default();
-    let mut pytest = python::python(workspace)?;
-    pytest
-        .args(["-m", "pytest", "-q", "-r", "s", "-p", "no:cacheprovider", folder])
-        .env("TEST_OUTBOARD_BIN", program)
-        .env("TEST_RUNPOD_TESTBED_BIN", testbed);
-    let status = command::lines(&mut pytest, |line| {
+    python.args(["-m", "pytest", "-q", "-r", "s", "-p", "no:cacheprovider"]).args(what);
+    let status = command::lines(python, |line| {
         println!("{line}");
         tests.line(line);
     })?;
