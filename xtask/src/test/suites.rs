@@ -14,13 +14,13 @@ use super::{
     outcome::Outcome,
     output::{CargoTests, PythonTests},
 };
-use crate::{command, postgres, python, tools, workspace::Workspace};
+use crate::{
+    command, postgres, python, tools,
+    workspace::{WORKER, Workspace},
+};
 
 /// Where the tests of the Python package lie.
 pub(super) const PYTHON_TESTS: &str = "tests/python";
-
-/// The Python package that is the worker for PyTorch.
-const WORKER: &str = "providers/runpod/worker";
 
 /// A build of the program from scratch should take no longer.
 const BUILD_GOAL_SECONDS: f64 = 120.0;
