@@ -105,7 +105,8 @@ fn shares(finished: &Value, platform: &Platform) {
     let all = start + transfer + computing;
     let tell = |what: &str, seconds: f64, goal: f64| {
         let share = seconds / all;
-        let verdict = if share < goal { "met".into() } else { format!("missed by a job of {computing:.1} s") };
+        let verdict =
+            if share < goal { "met".into() } else { format!("missed: the job computes for {computing:.1} s") };
         println!(
             "  {what}: {:.1} % of {all:.1} s; the goal of less than {:.0} % is {verdict}",
             100.0 * share,
