@@ -4,12 +4,14 @@
 //!
 //! - [`outcome`]: what a suite reports
 //! - [`output`]: reading the output of cargo's tests and of pytest
+//! - [`programs`]: the test programs of all crates, built once
 //! - [`suites`]: the suites that run other programs
 //! - [`licences`], [`text`]: the checks of our own
 
 mod licences;
 mod outcome;
 mod output;
+mod programs;
 mod suites;
 mod text;
 
