@@ -75,8 +75,8 @@ async fn a_long_gap_is_bridged_and_paid_for() {
     let plan = user.run(&["plan", "job.toml"]).stdout;
     let said = "between tasks: no gap was seen yet, nothing to do within the idle time-out of 4.0 s; in a longer one the worker";
     assert!(plan.contains(said), "{plan}");
-    let is_first = AtomicBool::new(true);
-    let run = start(&user, &client(&user)).await.between(move |_| {
+    let (client, is_first) = (client(&user), AtomicBool::new(true));
+    let run = start(&user, &client).await.between(move |_| {
         let gap = if is_first.swap(false, Ordering::Relaxed) { GAP } else { Duration::ZERO };
         tokio::time::sleep(gap)
     });
@@ -86,6 +86,12 @@ async fn a_long_gap_is_bridged_and_paid_for() {
     assert!(kept.requests >= 1 && kept.cost > NanoUsd::ZERO && kept.refused == 0, "{kept:?}");
     assert!(kept.longest_gap >= GAP.as_secs_f64() && kept.idle == IDLE.as_secs_f64(), "{kept:?}");
     assert_eq!(bill.workers, 1, "another one was started");
+    let known = client.providers().await.unwrap().enabled.remove(0);
+    assert_eq!(
+        (known.learned.cold_start.observations, known.gaps.iter().any(|gap| *gap >= GAP)),
+        (1, true),
+        "{known:?}"
+    );
     assert_whole(&platform, &user, &report);
 }
 
