@@ -102,13 +102,14 @@ def test_progress_a_stop_and_a_death(testbed: Testbed, tmp_path: Path) -> None:
     ):
         job = testbed.endpoint.run(endless())
         until(job.output)
-        found = task_process(tmp_path)
+        found, worker = task_process(tmp_path), worker_process(tmp_path)
         assert found is not None
         os.kill(found, number)
         assert text in final(testbed, job)["error"]
-        # After a lack of memory it is another worker.
         assert testbed.endpoint.run_sync(PLAIN, timeout=120)["loss"] > 0
         assert task_process(tmp_path) != found
+        # After a lack of memory it is another worker.
+        assert (worker_process(tmp_path) != worker) == (number == signal.SIGKILL)
 
 
 def test_a_worker_that_is_ended_says_so(testbed: Testbed, tmp_path: Path) -> None:

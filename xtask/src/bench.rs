@@ -22,7 +22,10 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 
 use self::{measure::Measurements, model::Model};
-use crate::{command, python, tools, workspace::Workspace};
+use crate::{
+    command, python, tools,
+    workspace::{WORKER, Workspace},
+};
 
 /// What to measure.
 #[derive(Subcommand)]
@@ -99,10 +102,11 @@ fn dispatch(workspace: &Workspace) -> Result<()> {
 fn runpod(workspace: &Workspace) -> Result<()> {
     command::run(&mut workspace.cargo("bench --quiet --package outboard-runpod"))?;
     let (server, python) = (tools::S3_SERVER.install(workspace)?, python::interpreter(workspace)?);
-    let mut bench = workspace.cargo("bench --quiet --package outboard-e2e --bench runpod");
+    let mut bench = workspace.cargo("bench --quiet --package outboard-e2e --bench runpod --bench runpod_torch");
     bench
         .env("OUTBOARD_S3_SERVER", server)
         .env("OUTBOARD_RUNPOD_PYTHON", python)
+        .env("OUTBOARD_RUNPOD_WORKER", workspace.root.join(WORKER).join("src"))
         .env("TEST_OUTBOARD_BIN", workspace.program()?);
     command::run(&mut bench)
 }

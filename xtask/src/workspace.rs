@@ -11,6 +11,9 @@ use serde_json::Value;
 
 use crate::command;
 
+/// The Python package that is the worker for PyTorch.
+pub(crate) const WORKER: &str = "providers/runpod/worker";
+
 /// This repository on this machine.
 pub(crate) struct Workspace {
     /// The repository.

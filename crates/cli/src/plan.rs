@@ -78,6 +78,11 @@ fn row(row: &Row) -> Value {
                        "upload": upload},
             "expected_seconds": quote.expected_time.as_secs_f64(), "expected_cost_usd": quote.expected_cost.as_usd(),
             "limit_seconds": quote.limit.map(|limit| limit.as_secs_f64()), "worst_cost_usd": quote.worst_cost.as_usd(),
+            "between": quote.between.map(|between| json!({
+                "idle_seconds": between.idle.as_secs_f64(), "gap_seconds": between.gap.map(|gap| gap.as_secs_f64()),
+                "kept_seconds": between.until.as_secs_f64(), "kept_cost_usd": between.cost.as_usd(),
+                "longer_idle_seconds": between.longer.map(|longer| longer.as_secs_f64()),
+            })),
         })
     });
     json!({

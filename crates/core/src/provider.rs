@@ -165,6 +165,9 @@ pub struct PriceModel {
     pub granularity: Duration,
     /// Billed beyond a task's own time, at most: the start and the idle tail of its machine.
     pub overhead: Duration,
+    /// Of that, how long a machine with nothing to do is kept. Zero where none is, where it isn't billed, and where the
+    /// next task may go to another machine.
+    pub idle: Duration,
     /// Since when this is known, as `YYYY-MM-DD`; `as configured` for what the user set; empty for what can't change.
     pub as_of: String,
     /// Where it was found.
@@ -180,6 +183,7 @@ impl PriceModel {
             per_hour: NanoUsd::ZERO,
             granularity: Duration::ZERO,
             overhead: Duration::ZERO,
+            idle: Duration::ZERO,
             as_of: String::new(),
             source: source.into(),
         }

@@ -242,7 +242,7 @@ impl From<Price> for PriceModel {
             granularity: Duration::from_millis(from.granularity_ms),
             overhead: Duration::from_millis(from.overhead_ms),
             as_of: from.as_of,
-            source: from.source,
+            ..Self::free(&from.source)
         }
     }
 }

@@ -1,11 +1,13 @@
 //! A provider, as data.
 
+use std::time::Duration;
+
 use outboard_core::{
     Observation,
     provider::{Capabilities, Health, PriceModel, ProviderInfo},
 };
 
-use crate::{Breaker, BreakerSettings, Learned, Priors};
+use crate::{Breaker, BreakerSettings, Learned, Priors, warm::gaps};
 
 /// All that decides whether a provider gets a task.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +32,8 @@ pub struct Candidate {
     pub breaker: Breaker,
     /// How fast it is.
     pub learned: Learned,
+    /// Times between its tasks, newest first.
+    pub gaps: Vec<Duration>,
 }
 
 /// Kinds that run on the user's own machine.
@@ -55,6 +59,7 @@ impl Candidate {
             health,
             breaker: Breaker::Closed,
             learned: Learned::from(&[], &Priors::of(&info.kind)),
+            gaps: Vec::new(),
         }
     }
 
@@ -63,7 +68,7 @@ impl Candidate {
     pub fn taught(self, observations: &[Observation], now: u64, settings: &BreakerSettings) -> Self {
         let own: Vec<_> = observations.iter().filter(|o| o.provider == self.id).cloned().collect();
         let breaker = self.breaker.or(Breaker::from(&own, now, settings));
-        Self { breaker, learned: Learned::from(&own, &Priors::of(&self.kind)), ..self }
+        Self { breaker, learned: Learned::from(&own, &Priors::of(&self.kind)), gaps: gaps(&own), ..self }
     }
 }
 

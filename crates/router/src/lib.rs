@@ -36,4 +36,4 @@ pub use prior::Priors;
 pub use quote::{Phases, Quote, quote};
 pub use reason::{Filled, OverBudget, Reason};
 pub use survey::survey;
-pub use warm::{Warm, Warmth};
+pub use warm::{Between, Warm, Warmth};

@@ -141,6 +141,9 @@ impl fmt::Display for Plan {
                     line(f, provider, word, whole)?;
                     if let Some(quote) = quote {
                         line(f, "", "", &next(quote, self.epochs_left))?;
+                        if let Some(between) = between(quote) {
+                            line(f, "", "", &between)?;
+                        }
                     }
                 }
             }
@@ -196,6 +199,15 @@ fn next(quote: &Quote, epochs_left: u32) -> String {
         NanoUsd::ZERO => format!("first task: {epochs} in at most {limit}"),
         worst => format!("first task: {epochs} in at most {limit}, for at most {}", at_most(worst)),
     }
+}
+
+/// What becomes of its worker between tasks.
+fn between(quote: &Quote) -> Option<String> {
+    let between = quote.between?;
+    Some(match quote.tasks {
+        1 => "between tasks: there is one task, and nothing to keep warm".into(),
+        _ => format!("between tasks: {between}"),
+    })
 }
 
 #[cfg(test)]

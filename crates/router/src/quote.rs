@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use outboard_core::{NanoUsd, provider::PriceModel};
 
-use crate::{Candidate, Demand};
+use crate::{Between, Candidate, Demand, Warmth};
 
 /// What a provider is expected to take, and the bound that is enforced.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -24,6 +24,8 @@ pub struct Quote {
     pub limit: Option<Duration>,
     /// What the next task costs at most: the limit through the price model. This is what gets reserved.
     pub worst_cost: NanoUsd,
+    /// What becomes of its worker between two tasks; none where that costs nothing.
+    pub between: Option<Between>,
 }
 
 /// Expected seconds of one task.
@@ -122,6 +124,7 @@ pub fn quote(candidate: &Candidate, price: &PriceModel, demand: &Demand, epochs:
         expected_cost: NanoUsd(one.saturating_add(others)),
         limit,
         worst_cost: limit.map_or(NanoUsd::ZERO, |limit| price.worst(limit)),
+        between: Warmth::of(candidate, &demand.terms).map(|warmth| warmth.between(&candidate.gaps, tasks - 1)),
     }
 }
 

@@ -1,8 +1,18 @@
 //! Whether a worker is cheaper kept warm between two tasks than started anew.
 
-use std::time::Duration;
+use std::{cmp::Reverse, fmt, time::Duration};
 
-use outboard_core::NanoUsd;
+use outboard_core::{NanoUsd, Observation};
+
+use crate::{
+    Candidate, Policy, Terms,
+    words::{at_most, time},
+};
+
+/// How long a request takes that only keeps a worker.
+const KEEP_ALIVE: Duration = Duration::from_millis(100);
+/// What is further apart belongs to another sitting.
+const SITTING: Duration = Duration::from_secs(3600);
 
 /// What starts, waiting and workers cost.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,13 +40,90 @@ pub enum Warm {
     KeepAlive,
 }
 
+/// What becomes of a worker between two tasks of a job. Its `Display` is what a user reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Between {
+    /// How long the provider keeps a worker that has nothing to do.
+    pub idle: Duration,
+    /// How long gaps between tasks took; none where none was seen.
+    pub gap: Option<Duration>,
+    /// How long into a gap a worker is worth keeping.
+    pub break_even: Duration,
+    /// How long into a gap it is kept by requests that do nothing: up to the break-even, or not beyond `idle`.
+    pub until: Duration,
+    /// What keeping it for so long costs.
+    pub cost: NanoUsd,
+    /// An idle time-out that would do the same, and more simply.
+    pub longer: Option<Duration>,
+}
+
+/// Times between two tasks of one provider, in any order; tasks that overlap have none.
+pub(crate) fn gaps(observations: &[Observation]) -> Vec<Duration> {
+    let mut newest_first: Vec<&Observation> = observations.iter().collect();
+    newest_first.sort_by_key(|observation| Reverse(observation.at));
+    let began = |one: &Observation| {
+        let all = one.timings.queue + one.timings.running().as_secs_f64();
+        one.at.saturating_sub((all * 1000.0) as u64)
+    };
+    let gap = |pair: &[&Observation]| Duration::from_millis(began(pair[0]).saturating_sub(pair[1].at));
+    newest_first.windows(2).map(gap).filter(|gap| !gap.is_zero() && *gap < SITTING).collect()
+}
+
+fn median(gaps: impl Iterator<Item = Duration>) -> Option<Duration> {
+    let mut sorted: Vec<_> = gaps.collect();
+    sorted.sort_unstable();
+    sorted.get(sorted.len() / 2).copied()
+}
+
 impl Warmth {
+    /// Of a provider's workers. None where they cost nothing, or end with their task.
+    #[must_use]
+    pub fn of(candidate: &Candidate, terms: &Terms) -> Option<Self> {
+        let price = candidate.price.as_ref().ok()?;
+        // Whoever wants it cheapest waits for nothing.
+        let value_of_time = if terms.policy == Policy::Cheapest { NanoUsd::ZERO } else { terms.value_of_time };
+        (price.idle > Duration::ZERO && price.per_hour > NanoUsd::ZERO).then(|| Self {
+            start: Duration::try_from_secs_f64(candidate.learned.cold_start.value).unwrap_or_default(),
+            idle: price.idle,
+            keep_alive: KEEP_ALIVE,
+            per_hour: price.per_hour,
+            value_of_time,
+        })
+    }
+
     /// The gap up to which a warm worker is cheaper: the idle time-out, which is paid anyway, and a start, which is paid as
     /// a worker's time and waited for. None where workers cost nothing: then they are always kept.
     #[must_use]
     pub fn break_even(&self) -> Option<Duration> {
         let (price, value) = (self.per_hour.0 as f64, self.value_of_time.0 as f64);
-        (price > 0.0).then(|| self.idle + self.start.mul_f64(1.0 + value / price))
+        let wait = self.start.as_secs_f64() * (1.0 + value / price);
+        (price > 0.0).then(|| self.idle.saturating_add(Duration::try_from_secs_f64(wait).unwrap_or(SITTING)))
+    }
+
+    /// How long into a gap a worker is kept, by the gaps that were seen: those that outlasted the idle time-out tell how
+    /// long one takes that does. Where they mostly last beyond the break-even, it isn't worth it. Where there were none it is
+    /// kept up to the break-even, which costs at most twice what would have been best in hindsight.
+    #[must_use]
+    pub fn until(&self, seen: &[Duration]) -> Duration {
+        let even = self.break_even().unwrap_or(SITTING);
+        match median(seen.iter().copied().filter(|gap| *gap > self.idle)) {
+            Some(usual) if usual > even => self.idle,
+            _ => even,
+        }
+    }
+
+    /// What becomes of a worker in `count` gaps, by those that were seen.
+    #[must_use]
+    pub fn between(&self, seen: &[Duration], count: u32) -> Between {
+        let gap = median(seen.iter().copied());
+        let until = self.until(seen);
+        let nanos = self.per_hour.0 as f64 * until.as_secs_f64() / 3600.0;
+        let longer = match self.advise(gap.unwrap_or_default(), count.max(1)) {
+            Warm::Longer(timeout) if timeout > self.idle => Some(Duration::from_secs(timeout.as_secs() + 1)),
+            _ => None,
+        };
+        let break_even = self.break_even().unwrap_or(SITTING);
+        Between { idle: self.idle, gap, break_even, until, cost: NanoUsd(nanos.ceil() as u64), longer }
     }
 
     /// What this way costs for `gaps` between tasks of which each takes this long, in nano-dollars: workers between
@@ -74,108 +161,42 @@ impl Warmth {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MS: u64 = 1;
-
-    /// Lets the time pass, millisecond by millisecond: what a worker was billed for, and what was waited for.
-    fn simulated(warmth: &Warmth, way: Warm, gap: u64, gaps: u32, task: u64) -> f64 {
-        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap();
-        let (start, keep_alive) = (ms(warmth.start), ms(warmth.keep_alive));
-        let timeout = if let Warm::Longer(timeout) = way { ms(timeout) } else { ms(warmth.idle) };
-        let (mut billed, mut waited) = (0, 0);
-        // The first start is the same for all.
-        for number in 0..=gaps {
-            billed += task;
-            let is_last = number == gaps;
-            let (mut is_up, mut idle_since, mut busy_until) = (true, 0, 0);
-            let until = if is_last { timeout } else { gap };
-            let mut now = 0;
-            while now < until {
-                if is_up && now >= busy_until && now - idle_since >= timeout {
-                    match way {
-                        Warm::KeepAlive if !is_last => (busy_until, idle_since) = (now + keep_alive, now + keep_alive),
-                        _ => is_up = false,
-                    }
-                }
-                billed += u64::from(is_up) * MS;
-                now += MS;
-            }
-            if !is_last {
-                if !is_up {
-                    billed += start;
-                    waited += start;
-                }
-                let left = busy_until.saturating_sub(now);
-                billed += left;
-                waited += left;
-            }
-        }
-        let hour = |amount: NanoUsd, ms: u64| amount.0 as f64 * ms as f64 / 3_600_000.0;
-        let tasks = task * u64::from(gaps + 1);
-        hour(warmth.per_hour, billed - tasks) + hour(warmth.value_of_time, waited)
-    }
-
-    #[test]
-    fn what_is_advised_is_what_costs_least_as_time_passes() {
-        let seconds = Duration::from_secs;
-        let mut advised = Vec::new();
-        for (start, value) in [(3, 500_000_000), (30, 500_000_000), (30, 0), (30, 50_000_000_000)] {
-            let warmth = Warmth {
-                start: seconds(start),
-                idle: seconds(5),
-                keep_alive: Duration::from_millis(100),
-                per_hour: NanoUsd(1_116_000_000),
-                value_of_time: NanoUsd(value),
-            };
-            for gap in [2, 7, 20, 33, 40, 90, 900] {
-                for gaps in [1, 20] {
-                    let ways = [Warm::LetGo, Warm::Longer(seconds(gap.max(5))), Warm::KeepAlive];
-                    let cost = |way: Warm| simulated(&warmth, way, gap * 1000, gaps, 2000);
-                    let least = ways.into_iter().map(cost).fold(f64::INFINITY, f64::min);
-                    let advice = warmth.advise(seconds(gap), gaps);
-                    // Whether a request is there just when a task comes is certain here, and a chance in the formula.
-                    let second = (warmth.per_hour.0 + value) as f64 / 3600.0;
-                    let slack = f64::from(gaps) * warmth.keep_alive.as_secs_f64() * second + 1.0;
-                    assert!(cost(advice) <= least + slack, "{start} {value} {gap} {gaps}: {advice:?}");
-                    advised.push(advice == Warm::LetGo);
-                }
-            }
-        }
-        assert!(advised.contains(&true) && advised.contains(&false));
-    }
-
-    #[test]
-    fn below_the_break_even_a_worker_is_kept_and_above_it_is_let_go() {
-        let warmth = Warmth {
-            start: Duration::from_secs(30),
-            idle: Duration::from_secs(5),
-            keep_alive: Duration::ZERO,
-            per_hour: NanoUsd(1_000_000_000),
-            value_of_time: NanoUsd(500_000_000),
-        };
-        let even = warmth.break_even().unwrap();
-        assert_eq!(even, Duration::from_secs(50));
-        let second = Duration::from_secs(1);
-        assert_ne!(warmth.advise(even - second, 1000), Warm::LetGo);
-        assert_eq!(warmth.advise(even + second, 1000), Warm::LetGo);
-        assert_eq!(warmth.advise(second, 10), Warm::LetGo, "the idle time-out covers it");
-        assert_eq!(Warmth { per_hour: NanoUsd::ZERO, ..warmth }.break_even(), None);
-    }
-
-    #[test]
-    fn the_docs_state_the_example() {
-        let docs = include_str!("../../../docs/cold-starts.md");
-        let warmth = Warmth {
-            start: Duration::from_secs(30),
-            idle: Duration::from_secs(5),
-            keep_alive: Duration::from_millis(100),
-            per_hour: NanoUsd(1_116_000_000),
-            value_of_time: NanoUsd(500_000_000),
-        };
-        let even = warmth.break_even().unwrap().as_secs_f64();
-        assert!(docs.contains(&format!("{even:.0} s")), "{even}");
+impl Between {
+    /// Whether gaps usually end while the provider keeps the worker anyway.
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        self.gap.is_none_or(|gap| gap <= self.idle)
     }
 }
+
+impl fmt::Display for Between {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [idle, break_even] = [self.idle, self.break_even].map(|length| time(length.as_secs_f64()));
+        let gap = self.gap.map(|gap| time(gap.as_secs_f64()));
+        match gap {
+            None => write!(f, "no gap was seen yet")?,
+            Some(gap) => write!(f, "gaps of about {gap}")?,
+        }
+        match (self.is_short(), self.until > self.idle) {
+            (true, _) => write!(f, ", nothing to do within the idle time-out of {idle}")?,
+            (false, true) => write!(f, ", longer than the idle time-out of {idle}")?,
+            (false, false) => {
+                return write!(
+                    f,
+                    ", not worth a worker beyond {break_even}: it ends after its idle time-out of {idle}"
+                );
+            }
+        }
+        if self.until > self.idle {
+            let longer = if self.is_short() { "; in a longer one" } else { ":" };
+            write!(f, "{longer} the worker is kept warm for up to {break_even}, for at most {}", at_most(self.cost))?;
+        }
+        match self.longer {
+            Some(longer) => write!(f, "; an idle time-out of {longer:?} would do too"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

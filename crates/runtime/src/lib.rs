@@ -13,8 +13,8 @@ mod record;
 mod registry;
 
 pub use client::{
-    Budgets, Client, Evaluation, JobDetails, JobPlan, Prediction, Predictions, Providers, Reaped, Reconciled, Removed,
-    Run, RunEvent, Started,
+    Budgets, Client, Evaluation, JobDetails, JobPlan, Kept, Pause, Prediction, Predictions, Providers, Reaped,
+    Reconciled, Removed, Run, RunEvent, Started,
 };
 pub use config::Config;
 pub use describe::{Description, LayerRow, describe};

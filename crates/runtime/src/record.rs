@@ -15,6 +15,8 @@ use outboard_protocol::Schema;
 use outboard_store::atomic;
 use serde::{Deserialize, Serialize};
 
+use crate::client::Kept;
+
 /// Where a job stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -96,6 +98,8 @@ pub struct Report {
     pub timings: Timings,
     /// Where it went on elsewhere, and why.
     pub moves: Vec<Move>,
+    /// What was done to keep workers between its tasks.
+    pub kept: Kept,
     /// The model, once there is one.
     pub model: Option<PathBuf>,
     /// Folder of the model, the metrics and a copy of the job.
@@ -139,6 +143,8 @@ pub(crate) struct Record {
     pub(crate) timings: Timings,
     #[serde(default)]
     pub(crate) moves: Vec<Move>,
+    #[serde(default)]
+    pub(crate) kept: Kept,
     pub(crate) cost: NanoUsd,
 }
 
@@ -218,6 +224,7 @@ impl Record {
             cost: self.cost,
             timings: self.timings,
             moves: self.moves.clone(),
+            kept: self.kept,
             model,
             output: self.output.clone(),
         }

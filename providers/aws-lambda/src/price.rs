@@ -112,7 +112,7 @@ pub(crate) fn price(config: &Config, region: Option<&str>) -> Result<PriceModel>
         granularity: Duration::from_millis(1),
         overhead: ALLOWANCE + LONGEST_INIT,
         as_of: as_of.into(),
-        source: source.into(),
+        ..PriceModel::free(source)
     })
 }
 

@@ -27,6 +27,8 @@ pub(crate) struct Follow {
     /// Since when it is being cancelled.
     pub(crate) cancelling: Option<Instant>,
     pub(crate) watch: Watch,
+    /// No worker was there for it when it was looked at: it waited for a start.
+    pub(crate) was_started: bool,
     /// When the endpoint's health is to be looked at.
     pub(crate) health_at: Instant,
     /// Since when no worker of the endpoint runs, though the task does.
@@ -44,6 +46,7 @@ impl Follow {
             is_twice: false,
             cancelling: None,
             watch: Watch::default(),
+            was_started: false,
             health_at: Instant::now() + GLANCE,
             lost: None,
             bytes_down: 0,

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     api::{HealthBody, Job, Status, Workers},
-    diagnosis::Why,
+    diagnosis::{Why, why},
     follow::Follow,
     price,
     provider::RunPodProvider,
@@ -135,7 +135,12 @@ impl RunPodProvider {
             // The other job's worker started, was turned away, and stayed for its idle time-out.
             billed += price::billed(&self.config, self.config.start_time, Duration::ZERO);
         }
-        let timings = Timings { queue: job.delay().as_secs_f64(), ..timings };
+        let waited = job.delay().as_secs_f64();
+        // RunPod's delay is both the wait and the start of a worker.
+        let timings = match follow.was_started {
+            true => Timings { boot: timings.boot + waited, ..timings },
+            false => Timings { queue: waited, ..timings },
+        };
         let bytes_up = follow.task.log.bytes_up();
         Some(Usage { timings, billed: Some(billed), bytes_down: follow.bytes_down, bytes_up })
     }
@@ -239,6 +244,7 @@ impl RunPodProvider {
             [config.crash_patience, config.throttled_patience, config.capacity_patience, config.cold_start_patience];
         let least = least.into_iter().min().unwrap_or_default();
         let Some((workers, _)) = self.workers(follow, least, None).await else { return };
+        follow.was_started |= matches!(why(&workers), Why::NoWorkers | Why::Starting);
         if let Some(error) = follow.watch.look(&workers, config, Instant::now()) {
             self.give_up(follow, error).await;
         }
@@ -349,7 +355,7 @@ impl RunPodProvider {
 
 /// What an endpoint says about a task that came now, if it says anything against it.
 pub(crate) fn against(HealthBody { workers, jobs }: &HealthBody) -> Option<String> {
-    let why = crate::diagnosis::why(workers);
+    let why = why(workers);
     match why {
         // One that crashed and for which nobody waits isn't started again: it says nothing of the next.
         Why::Crashing if jobs.in_queue == 0 => None,

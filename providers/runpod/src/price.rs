@@ -78,6 +78,8 @@ pub(crate) fn price(config: &Config, catalogue: Option<&Catalogue>) -> Result<Pr
         per_hour: NanoUsd(per_hour),
         granularity: Duration::from_secs(1),
         overhead: config.start_time + config.transfer_time + config.idle_timeout,
+        // Of several endpoints nobody knows which one gets the next task.
+        idle: if config.endpoints.len() == 1 { config.idle_timeout } else { Duration::ZERO },
         as_of,
         ..PriceModel::free(source)
     })
@@ -106,6 +108,8 @@ mod tests {
         assert_eq!(model.cost(Duration::from_millis(1001)), NanoUsd(620_000));
         assert_eq!(model.worst(Duration::from_secs(10)), NanoUsd(310_000 * (10 + 60 + 60 + 5)));
         assert_eq!(model.as_of, "2026-08-20");
+        assert_eq!(model.idle, Duration::ZERO, "the next task may go to the other endpoint");
+        assert_eq!(price(&config(&["L4"]), None).unwrap().idle, Duration::from_secs(5));
     }
 
     #[test]

@@ -5,6 +5,6 @@ pub mod proxy;
 pub mod runpod;
 pub mod weather;
 
-pub use proxy::Proxy;
+pub use proxy::{Link, Proxy};
 pub use runpod::RunPod;
 pub use weather::{Fault, Weather};

@@ -38,10 +38,20 @@ pub struct Proxy {
     accepting: JoinHandle<()>,
 }
 
+/// The line between a client and a server.
+#[derive(Clone, Copy, Debug)]
+pub struct Link {
+    /// How long a request takes to get there, beyond its bytes, and its reply to come back.
+    pub round_trip: Duration,
+    /// Each way, for each connection.
+    pub bytes_per_second: u64,
+}
+
 #[derive(Debug)]
 struct Shared {
     server: Mutex<SocketAddr>,
     weather: Mutex<Weather>,
+    link: Mutex<Option<Link>>,
     met: Mutex<BTreeMap<&'static str, usize>>,
     exchanges: Mutex<usize>,
     bytes: Mutex<(u64, u64)>,
@@ -59,6 +69,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             server: Mutex::new(server),
             weather: Mutex::new(weather),
+            link: Mutex::default(),
             met: Mutex::default(),
             exchanges: Mutex::default(),
             bytes: Mutex::default(),
@@ -77,6 +88,11 @@ impl Proxy {
     /// Changes the weather, for exchanges that begin from here on.
     pub fn set(&self, weather: Weather) {
         *lock(&self.shared.weather) = weather;
+    }
+
+    /// How slow the network is from here on; until then it is as fast as loopback.
+    pub fn slow(&self, link: Link) {
+        *lock(&self.shared.link) = Some(link);
     }
 
     /// The server has moved.
@@ -172,7 +188,9 @@ async fn requests(
             return Ok(End::Closed);
         }
         let piece = &mut piece[..n];
-        if begins_request(piece) {
+        let begins = begins_request(piece);
+        travel(shared, n, begins).await;
+        if begins {
             sent = 0;
             let fault = lock(&shared.weather).draw(piece);
             *lock(&exchange.0) = fault;
@@ -235,9 +253,18 @@ async fn replies(
             _ => {}
         }
         sent += n;
+        travel(shared, n, false).await;
         lock(&shared.bytes).1 += n as u64;
         client.write_all(piece).await?;
     }
+}
+
+/// Takes as long as bytes take on the line.
+async fn travel(shared: &Shared, bytes: usize, begins: bool) {
+    let link = *lock(&shared.link);
+    let Some(Link { round_trip, bytes_per_second }) = link else { return };
+    let first = if begins { round_trip } else { Duration::ZERO };
+    sleep(first + Duration::from_secs_f64(bytes as f64 / bytes_per_second as f64)).await;
 }
 
 async fn read(from: &mut OwnedReadHalf, piece: &mut [u8]) -> io::Result<usize> {

@@ -11,16 +11,16 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::{Suite, outcome::Outcome, output::PythonTests, programs};
-use crate::{command, postgres, python, tools, workspace::Workspace};
+use crate::{
+    command, postgres, python, tools,
+    workspace::{WORKER, Workspace},
+};
 
 /// Where the tests of the Python package lie.
 pub(super) const PYTHON_TESTS: &str = "tests/python";
 
 /// The crash that needs libraries of its own.
 const RANDOM_DEVICE: &str = "tests/python/test_random_device.py";
-
-/// The Python package that is the worker for PyTorch.
-const WORKER: &str = "providers/runpod/worker";
 
 /// A build of the program from scratch should take no longer.
 const BUILD_GOAL_SECONDS: f64 = 120.0;

@@ -69,6 +69,10 @@ pub(crate) fn finished(printer: &Printer, report: &Report, resume: &str) {
         "cost_usd": report.cost.as_usd(),
         "timings": report.timings,
         "moves": report.moves,
+        "kept": {
+            "requests": report.kept.requests, "cost_usd": report.kept.cost.as_usd(), "refused": report.kept.refused,
+            "longest_gap_seconds": report.kept.longest_gap, "idle_seconds": report.kept.idle,
+        },
         "model": report.model,
         "output": report.output,
         "stopped_early": report.stopped_early,

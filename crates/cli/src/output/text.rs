@@ -4,7 +4,7 @@ use std::{io::Write, path::Path, time::Duration};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use outboard::{
-    Code, Error, Event, Move, Report, RunEvent, Started, Status,
+    Code, Error, Event, Kept, Move, Report, RunEvent, Started, Status,
     task::{Epoch, Progress},
 };
 
@@ -139,6 +139,9 @@ impl<'a> Text<'a> {
             let name = if n == 0 { "moves" } else { "" };
             row(name, format!("{from} to {to} after epoch {epoch}: {why}"));
         }
+        if let Some(kept) = kept(report.kept) {
+            row("warm", kept);
+        }
         if let Some(model) = &report.model {
             let (program, model) = (program(), shown(model));
             row("model", model.clone());
@@ -163,6 +166,21 @@ fn phases(report: &Report) -> String {
     let told = phases.iter().filter(|(seconds, _)| *seconds >= 0.005);
     let told: Vec<_> = told.map(|(seconds, what)| format!("{seconds:.2} s {what}")).collect();
     if told.is_empty() { String::new() } else { format!(": {}", told.join(", ")) }
+}
+
+/// What was done to keep idle workers, where a provider bills them.
+fn kept(kept: Kept) -> Option<String> {
+    let Kept { requests, cost, longest_gap, idle, refused } = kept;
+    if idle == 0.0 {
+        return None;
+    }
+    let gap = format!("the longest gap between tasks took {longest_gap:.1} s, the idle time-out is {idle:.0} s");
+    let room = if refused > 0 { "; a budget had no room for more" } else { "" };
+    Some(match requests {
+        0 if longest_gap <= idle => format!("nothing to do: {gap}"),
+        0 => format!("no worker was kept: {gap}{room}"),
+        n => format!("{n} request{} kept a worker, for {cost}: {gap}{room}", if n == 1 { "" } else { "s" }),
+    })
 }
 
 /// Prints a failure to standard error.
@@ -210,6 +228,19 @@ mod tests {
     #[test]
     fn numbers_are_grouped() {
         assert_eq!([0, 999, 1000, 1234567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+    }
+
+    #[test]
+    fn what_was_kept_is_told() {
+        let gap = "the longest gap between tasks took 0.3 s, the idle time-out is 5 s";
+        let short = Kept { longest_gap: 0.3, idle: 5.0, ..Kept::default() };
+        assert_eq!(kept(Kept::default()), None);
+        assert_eq!(kept(short).unwrap(), format!("nothing to do: {gap}"));
+        let long = Kept { longest_gap: 60.0, refused: 1, ..short };
+        let gap = "the longest gap between tasks took 60.0 s, the idle time-out is 5 s; a budget had no room for more";
+        assert_eq!(kept(long).unwrap(), format!("no worker was kept: {gap}"));
+        let some = Kept { requests: 2, cost: outboard::NanoUsd(3_720_000), ..long };
+        assert_eq!(kept(some).unwrap(), format!("2 requests kept a worker, for $0.00372: {gap}"));
     }
 
     #[test]

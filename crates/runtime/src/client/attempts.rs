@@ -16,9 +16,10 @@ use super::{
     dispatch::{Dispatcher, Flight, Stop, demand},
     jobs::{STOP, forget_stop},
     keeper::Keeper,
+    run::{Pause, Step},
     stop_or_deadline,
 };
-use crate::record::{Move, Status};
+use crate::record::{Move, Record, Status};
 
 /// Time between two looks for a task that can't be reached.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -75,16 +76,31 @@ impl Run {
         let mut seen = BTreeSet::new();
         let mut has_begun = false;
         let mut why = String::new();
+        let mut is_between = false;
         loop {
             if stop.peek().is_some() && flight.is_none() {
                 return Ok(Ended::Cancelled);
             }
             let mut current = match flight.take() {
                 Some(flight) => flight,
-                None => match self.hand_over(dispatcher, &seen, stop, !has_begun, observe).await {
-                    Err(error) if stop.peek().is_some() && error.kind() == ErrorKind::Cancelled => continue,
-                    handed => handed?,
-                },
+                None => {
+                    let (idle, mut kept) = (dispatcher.idle_worker(), self.record.kept);
+                    let work = async {
+                        if std::mem::take(&mut is_between) {
+                            self.pause(stop).await?;
+                        }
+                        self.hand_over(dispatcher, &seen, stop, !has_begun, observe).await
+                    };
+                    let handed = match idle {
+                        Some(worker) => worker.during(&mut kept, work).await,
+                        None => work.await,
+                    };
+                    self.record.kept = kept;
+                    match handed {
+                        Err(error) if stop.peek().is_some() && error.kind() == ErrorKind::Cancelled => continue,
+                        handed => handed?,
+                    }
+                }
             };
             self.goes_on(&*current.provider, &why);
             if !has_begun {
@@ -103,7 +119,10 @@ impl Run {
                     self.record.timings += state.usage.unwrap_or_default().timings;
                     dispatcher.settle(&current, &state, self.flops_since(&before)?).await?;
                     match state.outcome() {
-                        Ok(Outcome::Train { ended: Ended::Limit, .. }) if progressed => continue,
+                        Ok(Outcome::Train { ended: Ended::Limit, .. }) if progressed => {
+                            is_between = true;
+                            continue;
+                        }
                         Ok(Outcome::Train { ended: Ended::Limit, .. }) => (stuck(&current), Origin::Task),
                         Ok(Outcome::Train { ended: Ended::Complete | Ended::EarlyStopping, checkpoint })
                             if !self.has(&checkpoint) =>
@@ -113,6 +132,7 @@ impl Run {
                         Ok(Outcome::Train { ended: Ended::Complete, checkpoint }) if !self.is_last(&checkpoint) => {
                             // A task that is found again may have told all before.
                             if progressed || current.resumed {
+                                is_between = true;
                                 continue;
                             }
                             (untold(&checkpoint), Origin::Task)
@@ -168,6 +188,19 @@ impl Run {
                 _ => observe(warning(format!("{id} failed: {error}"))),
             }
             why = error.to_string();
+        }
+    }
+
+    /// What the caller wants to do between two tasks.
+    async fn pause(&mut self, stop: &Stop) -> Result<()> {
+        let Record { checkpoint, provider, .. } = &self.record;
+        let pause = Pause { checkpoint: *checkpoint, provider: provider.clone() };
+        if let Some(Step(step)) = &mut self.step {
+            tokio::select! { () = step(pause) => {}, _ = stop.clone() => {} }
+        }
+        match stop.peek() {
+            Some(_) => Err(Error::new(ErrorKind::Cancelled, "the job was stopped")),
+            None => Ok(()),
         }
     }
 

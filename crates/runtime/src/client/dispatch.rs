@@ -21,10 +21,14 @@ use outboard_core::{
 use outboard_ledger::{Attempt, JobRow, Ledger, Reservation, Reserved, State};
 use outboard_protocol::envelope::now;
 use outboard_router::{
-    Budget, Candidate, Choice, Demand, History, OverBudget, Plan, Reason, Terms, Verdict, decide, survey,
+    Between, Budget, Candidate, Choice, Demand, History, OverBudget, Plan, Reason, Terms, Verdict, decide, survey,
 };
 
-use super::{Client, caps::Caps};
+use super::{
+    Client,
+    caps::Caps,
+    warm::{IdleWorker, is_keeping},
+};
 use crate::record::Status;
 
 /// Time between two looks whether running tasks gave something back of a budget.
@@ -58,6 +62,8 @@ pub(super) struct Dispatcher {
     pub(super) history: History,
     /// Attempts that the ledger has of this job.
     attempts: usize,
+    /// The worker of the last task, while it may be there.
+    idle: Option<IdleWorker>,
 }
 
 /// A task that is about to be handed over, or was.
@@ -71,6 +77,10 @@ pub(super) struct Flight {
     pub(super) resumed: bool,
     price: PriceModel,
     began: Instant,
+    /// When it was handed over, if this process did it.
+    handed: Option<Instant>,
+    /// What becomes of its worker after it.
+    between: Option<Between>,
 }
 
 impl Dispatcher {
@@ -91,6 +101,7 @@ impl Dispatcher {
             caps,
             history: History::default(),
             attempts: 0,
+            idle: None,
         })
     }
 
@@ -123,6 +134,11 @@ impl Dispatcher {
     pub(super) async fn resume(&mut self) -> Result<Option<Flight>> {
         let attempts = self.ledger.attempts(&self.job).await?;
         self.attempts = attempts.len();
+        let (requests, attempts): (Vec<_>, Vec<_>) = attempts.into_iter().partition(|one| is_keeping(&one.task_key));
+        for request in requests.iter().filter(|request| request.state.is_live()) {
+            // Its process has ended. What can't be stopped is charged in full when its time is up.
+            self.client.stop(request).await?;
+        }
         let Some(Attempt { state, provider, task: Some(task), task_id, id, .. }) = attempts.into_iter().next_back()
         else {
             return Ok(None);
@@ -144,6 +160,8 @@ impl Dispatcher {
             id: task_id.map(TaskId),
             resumed: true,
             began: Instant::now(),
+            handed: None,
+            between: None,
         }))
     }
 
@@ -284,7 +302,10 @@ impl Dispatcher {
                 self.attempts += 1;
                 let price = provider.price().await?;
                 tracing::info!(attempt = task.attempt, provider = choice.provider, worst = %choice.worst_cost, limit = ?choice.limit, "reserved");
-                let flight = Flight { provider, task, id: None, resumed: false, price, began: Instant::now() };
+                let row = plan.rows.iter().find(|row| row.provider == choice.provider);
+                let between = row.and_then(|row| row.quote?.between);
+                let began = Instant::now();
+                let flight = Flight { provider, task, id: None, resumed: false, price, began, handed: None, between };
                 Ok(Ok((flight, plan)))
             }
             Reserved::Refused(refusal) => {
@@ -316,8 +337,14 @@ impl Dispatcher {
         }
         let id = flight.provider.submit(&flight.task).await?;
         flight.id = Some(id.clone());
+        flight.handed = Some(Instant::now());
         self.ledger.accepted(&flight.task.attempt, &id.0).await?;
         Ok(id)
+    }
+
+    /// The worker of the last task, which has nothing to do now. Nobody else gets it.
+    pub(super) fn idle_worker(&mut self) -> Option<IdleWorker> {
+        self.idle.take()
     }
 }
 

@@ -160,7 +160,7 @@ impl Client {
     }
 
     /// Stops what an attempt may have running, and settles it.
-    async fn stop(&self, attempt: &Attempt) -> Result<Reaped> {
+    pub(super) async fn stop(&self, attempt: &Attempt) -> Result<Reaped> {
         let ledger = self.ledger().await?;
         let done = |charged: Option<NanoUsd>, what: &str| Reaped {
             attempt: attempt.id.clone(),

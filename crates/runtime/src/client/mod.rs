@@ -41,8 +41,9 @@ use outboard_protocol::{Checkpoint, Dataset, PROTOCOL_VERSION, Position, initial
 use outboard_store::{FolderStore, atomic};
 pub use plan::{Budgets, JobPlan, Providers};
 pub use reconcile::Reconciled;
-pub use run::{Run, RunEvent, Started};
+pub use run::{Pause, Run, RunEvent, Started};
 use tokio::sync::OnceCell;
+pub use warm::Kept;
 
 use crate::{
     config::{Config, Sources},
@@ -187,6 +188,7 @@ impl Client {
             seconds: 0.0,
             timings: task::Timings::default(),
             moves: Vec::new(),
+            kept: Kept::default(),
             cost: NanoUsd::ZERO,
         };
         let folder = self.jobs().join(&id);

@@ -1,7 +1,8 @@
 //! One run of a job: drives its tasks, keeps its record, writes its model.
 
-use std::{future::Future, path::PathBuf};
+use std::{fmt, future::Future, path::PathBuf};
 
+use futures_util::{FutureExt, future::BoxFuture};
 use outboard_core::{Error, ErrorKind, Event, Result, task::Checkpoint};
 use outboard_protocol::{self as protocol, ModelFile, PROTOCOL_VERSION, model::ModelFacts};
 use outboard_store::atomic;
@@ -19,7 +20,26 @@ pub struct Run {
     pub(super) client: Client,
     pub(super) record: Record,
     pub(super) folder: PathBuf,
+    pub(super) step: Option<Step>,
     _lock: Lock,
+}
+
+/// A moment between two tasks of a job.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pause {
+    /// Where the job stands; its blob is in the store.
+    pub checkpoint: Checkpoint,
+    /// Where the last task ran.
+    pub provider: String,
+}
+
+/// What is done between two tasks.
+pub(super) struct Step(pub(super) Box<dyn FnMut(Pause) -> BoxFuture<'static, ()> + Send + Sync>);
+
+impl fmt::Debug for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Step")
+    }
 }
 
 /// What happens during a run.
@@ -52,7 +72,18 @@ pub struct Started {
 
 impl Run {
     pub(super) fn new(client: Client, record: Record, folder: PathBuf, lock: Lock) -> Self {
-        Self { client, record, folder, _lock: lock }
+        Self { client, record, folder, step: None, _lock: lock }
+    }
+
+    /// Does `step` after each task that another one follows: looks at the checkpoint, say, or prepares what comes next.
+    /// Meanwhile the worker of the last task is kept warm as long as that is cheaper than another start
+    /// (`docs/cold-starts.md`), within the job's budgets; [`Report::kept`] tells. A job that is stopped doesn't wait for it.
+    #[must_use]
+    pub fn between<F>(self, mut step: impl FnMut(Pause) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        Self { step: Some(Step(Box::new(move |pause| step(pause).boxed()))), ..self }
     }
 
     /// The job's id.

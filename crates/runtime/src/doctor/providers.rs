@@ -111,7 +111,7 @@ async fn warm(config: &Config, id: &str, store: &FolderStore) -> Option<Finding>
     let provider = registry::provider(config, id, store).ok()?;
     let told = async {
         let client = Client::with_providers(config.clone(), store.clone(), vec![provider])?;
-        client.warmth(id, config.providers.runpod.idle_timeout).await
+        client.warmth(id).await
     };
     told.await.unwrap_or_else(|error| Some(Finding::error(code::LEDGER, id, &error)))
 }

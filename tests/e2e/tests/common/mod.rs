@@ -1,11 +1,15 @@
 //! RunPod's stand-in with RunPod's own worker SDK, and users whose jobs run there.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use outboard_e2e::User;
 use outboard_testbed::{
-    RunPod,
+    Proxy, RunPod, Weather,
     runpod::{EndpointSettings, Settings, WorkerCommand},
 };
 use tempfile::TempDir;
@@ -25,12 +29,25 @@ pub fn python(test: &str) -> Option<PathBuf> {
     python
 }
 
+/// The sources of the worker for PyTorch; `cargo xtask test runpod` names them.
+const WORKER: &str = "OUTBOARD_RUNPOD_WORKER";
+
+pub fn torch_worker(test: &str) -> Option<PathBuf> {
+    let sources = std::env::var_os(WORKER).map(PathBuf::from);
+    if sources.is_none() {
+        println!("skipped: {test}: {WORKER} is not set; `cargo xtask test runpod` sets it");
+    }
+    sources
+}
+
 /// The stand-in, with a bucket or without.
 pub struct Platform {
     pub runpod: RunPod,
     pub server: Option<s3::Server>,
+    /// Between the bucket and all who use it, where there is one.
+    pub network: Option<Proxy>,
     endpoints: Vec<String>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Platform {
@@ -49,15 +66,52 @@ impl Platform {
         ids: &[&str],
         adjust: impl Fn(&mut EndpointSettings),
     ) -> Self {
-        let folder = tempfile::tempdir().unwrap();
         let worker = concat!(env!("CARGO_MANIFEST_DIR"), "/../testbed/python/envelope_worker.py");
+        let env = [("OUTBOARD_RUN_ENVELOPE", env!("CARGO_BIN_EXE_e2e-envelope"))];
+        Self::of(python, &[worker], &env, server, speed, ids, adjust).await
+    }
+
+    /// With the worker for PyTorch, on one endpoint with one worker at most, and a network before the bucket that may fail.
+    pub async fn torch(
+        python: PathBuf,
+        sources: &Path,
+        server: Option<s3::Server>,
+        adjust: impl Fn(&mut EndpointSettings),
+    ) -> Self {
+        let env = [
+            ("PYTHONPATH", sources.to_str().unwrap()),
+            ("OUTBOARD_WORKER_DEVICE", "cpu"),
+            ("OUTBOARD_WORKER_THREADS", "1"),
+        ];
+        let address = server.as_ref().map(|server| server.address);
+        let one = |endpoint: &mut EndpointSettings| {
+            endpoint.workers_max = 1;
+            adjust(endpoint);
+        };
+        let platform = Self::of(python, &["-m", "outboard_worker"], &env, server, 1.0, &["ep1"], one).await;
+        let network = match address {
+            Some(address) => Some(Proxy::start(address, Weather::fair()).await.unwrap()),
+            None => None,
+        };
+        Self { network, ..platform }
+    }
+
+    async fn of(
+        program: PathBuf,
+        args: &[&str],
+        env: &[(&str, &str)],
+        server: Option<s3::Server>,
+        speed: f64,
+        ids: &[&str],
+        adjust: impl Fn(&mut EndpointSettings),
+    ) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path().join("worker");
+        let env = env.iter().copied().chain([("OUTBOARD_WORKER_STORE", store.to_str().unwrap())]);
         let command = WorkerCommand {
-            program: python,
-            args: vec![worker.into()],
-            env: vec![
-                ("OUTBOARD_RUN_ENVELOPE".into(), env!("CARGO_BIN_EXE_e2e-envelope").into()),
-                ("OUTBOARD_WORKER_STORE".into(), folder.path().join("worker").to_str().unwrap().into()),
-            ],
+            program,
+            args: args.iter().map(ToString::to_string).collect(),
+            env: env.map(|(name, value)| (name.to_string(), value.to_string())).collect(),
             log: std::env::var_os("OUTBOARD_RUNPOD_LOG").map(Into::into),
         };
         let endpoint = |id: &&str| {
@@ -67,7 +121,20 @@ impl Platform {
         };
         let settings = Settings { api_key: KEY.into(), speed, endpoints: ids.iter().map(endpoint).collect() };
         let endpoints = ids.iter().map(ToString::to_string).collect();
-        Self { runpod: RunPod::start(settings).await.unwrap(), server, endpoints, _folder: folder }
+        Self { runpod: RunPod::start(settings).await.unwrap(), server, network: None, endpoints, folder }
+    }
+
+    /// The id of the task process of the worker for PyTorch.
+    pub fn task_process(&self) -> Option<u32> {
+        let store = self.folder.path().join("worker");
+        let is_it = |words: &[u8]| {
+            let has = |word: &[u8]| words.split(|byte| *byte == 0).any(|part| part == word);
+            has(b"--stdio") && has(store.as_os_str().as_encoded_bytes())
+        };
+        let processes = fs::read_dir("/proc").unwrap().flatten();
+        let mut found =
+            processes.filter(|entry| fs::read(entry.path().join("cmdline")).is_ok_and(|words| is_it(&words)));
+        found.find_map(|entry| entry.file_name().to_str()?.parse().ok())
     }
 
     /// `outboard.toml` for it.
@@ -78,7 +145,7 @@ impl Platform {
             format!(
                 "[store]\nurl = \"s3://data/jobs/1\"\nendpoint = \"http://{}\"\naccess_key_id = \"KEY\"\n\
                  secret_access_key = \"s3cret\"\n",
-                server.address
+                self.network.as_ref().map_or(server.address, Proxy::address)
             )
         });
         format!(

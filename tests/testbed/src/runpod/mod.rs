@@ -41,7 +41,7 @@ pub use self::{
     scale::Bill,
     settings::{EndpointSettings, Fate, Scaler, Settings, Trouble, WorkerCommand},
 };
-use crate::{Proxy, Weather};
+use crate::{Link, Proxy, Weather};
 
 /// The stand-in. It ends, with all its workers, when dropped.
 #[derive(Debug)]
@@ -178,6 +178,18 @@ impl RunPod {
     /// What happens on the network from here on.
     pub fn weather(&self, weather: Weather) {
         self.proxy.set(weather);
+    }
+
+    /// How slow the network is from here on.
+    pub fn slow(&self, link: Link) {
+        self.proxy.slow(link);
+    }
+
+    /// Bytes on the network so far, both ways.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let (there, back) = self.proxy.bytes();
+        there + back
     }
 
     /// Exchanges on the network so far.

@@ -11,6 +11,7 @@ use outboard_ledger::Settlement;
 use outboard_protocol::envelope::now;
 
 use super::{Dispatcher, Flight};
+use crate::client::warm::{IdleWorker, idle_since};
 
 /// Time that is charged for: what the provider bills, or else what the worker measured from start to end.
 pub(in crate::client) fn billed_time(usage: &Usage) -> Duration {
@@ -43,7 +44,22 @@ impl Dispatcher {
             is_assumed: measured.is_none() && cost > NanoUsd::ZERO,
         };
         let usage = state.usage.unwrap_or_default();
-        self.close(flight, settlement, failure, usage, flops).await
+        self.close(flight, settlement, failure, usage, flops).await?;
+        self.idle = match (failure, flight.between, flight.handed) {
+            (None, Some(between), Some(handed)) => Some(IdleWorker {
+                ledger: self.ledger.clone(),
+                store: self.client.store.clone(),
+                caps: self.caps.of(&flight.provider.info().id),
+                provider: flight.provider.clone(),
+                price: flight.price.clone(),
+                between,
+                since: idle_since(handed, state),
+                job: self.job.clone(),
+                attempts: self.attempts,
+            }),
+            _ => None,
+        };
+        Ok(())
     }
 
     /// The end of an attempt will not be known. Tries to stop it; where that is in doubt, it is charged in full.
