@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use outboard::{
-    Config, Result, doctor,
+    Result,
+    config::Sources,
+    doctor,
     finding::{Finding, Verdict},
 };
 use serde_json::{Value, json};
@@ -14,9 +16,9 @@ use crate::{
 };
 
 /// Prints what was found; the exit code is 1 where something fails.
-pub(crate) async fn doctor(config: &Config, asked: &Doctor, global: &Global, printer: &Printer) -> Result<ExitCode> {
-    let live = asked.live.then_some(asked.max_cost);
-    let found = doctor::examine(config, &asked.provider, live).await?;
+pub(crate) async fn doctor(sources: &Sources, asked: Doctor, global: &Global, printer: &Printer) -> Result<ExitCode> {
+    let asked = doctor::Asked { live: asked.live.then_some(asked.max_cost), providers: asked.provider, job: asked.job };
+    let found = doctor::examine(sources, &asked).await?;
     for finding in &found {
         match global.json {
             true => printer.line(object(finding).to_string()),

@@ -154,7 +154,7 @@ fn refusal(user: &User, path: &Path, extra: &str) -> String {
     user.write("outboard.toml", &format!("[plugins.odd]\npath = \"{}\"\n{extra}\n", path.display()));
     let done = user.run(&["providers"]);
     assert!([2, 3].contains(&done.code), "{}: {}", done.code, done.stdout);
-    done.stderr.replace(&*user.path().canonicalize().unwrap().to_string_lossy(), "DIR")
+    done.failure().replace(&*user.path().canonicalize().unwrap().to_string_lossy(), "DIR")
 }
 
 #[test]
