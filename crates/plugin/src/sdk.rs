@@ -51,7 +51,7 @@ use std::{
 
 use outboard_core::{
     ComputeProvider, Digest, Event, TaskId,
-    error::{Error, ErrorKind, Result},
+    error::{Error, ErrorKind, Result, Retry},
     task::Revision,
 };
 use outboard_protocol::{Envelope, TaskResult, envelope};
@@ -308,7 +308,8 @@ fn guarded<T>(call: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
         let why = panic.downcast_ref::<&str>().map(ToString::to_string);
         let why = why.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-        Err(Error::new(ErrorKind::Unexpected, format!("the plugin panicked: {why}")))
+        // Another provider may do better.
+        Err(Error::new(ErrorKind::Unexpected, format!("the plugin panicked: {why}")).with_retry(Retry::Other))
     })
 }
 

@@ -6,6 +6,7 @@ use std::{ffi::c_void, ptr, time::Duration};
 use async_trait::async_trait;
 use outboard_core::{
     ComputeProvider, ErrorKind, Result, Task, TaskId,
+    error::Retry,
     provider::{Cancelled, Capabilities, Health, PriceModel, ProviderInfo, TaskSummary},
     task::{Revision, TaskState},
 };
@@ -117,6 +118,7 @@ fn a_panic_is_an_error_of_its_call() {
     for (operation, request, why) in calls {
         let Answer::Error(failure) = said::<()>(provider, operation, request) else { panic!("{operation}") };
         assert_eq!(failure.message, format!("the plugin panicked: {why}"), "{operation}");
+        assert_eq!(failure.retry, Retry::Other);
         // Other calls are none the worse for it.
         assert!(matches!(said(provider, "health", "{}"), Answer::Ok(Said::Ready)), "{operation}");
     }

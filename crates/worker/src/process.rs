@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use outboard_core::error::{EXIT_STATUS, Error, ErrorKind, Result};
+use outboard_core::{
+    code,
+    error::{CHECK, EXIT_STATUS, Error, ErrorKind, Result},
+};
 use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     process::{Child, ChildStdin, ChildStdout, Command},
@@ -186,7 +189,7 @@ impl Process {
             out_of_memory("the task process ran out of memory".into())
         } else if said(RANDOM_DEVICE) {
             let message = format!("the task process died in libstdc++ ({status}): {RANDOM_DEVICE} failed");
-            Error::new(ErrorKind::WorkerUnhealthy, message).hint(
+            Error::new(ErrorKind::WorkerUnhealthy, message).at(CHECK, code::CLASH).hint(
                 "see docs/random-device.md; the worker's preflight tells a clash of libraries (OB-CLASH) from a device \
                  that doesn't read (OB-RANDOM-DEVICE)",
             )

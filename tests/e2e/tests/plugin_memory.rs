@@ -130,8 +130,8 @@ fn operation(store: &FolderStore) -> Operation {
     let plan = layer::plan(&model.layers, &model.input).unwrap();
     let tensors = initial::weights(&plan, 7).into_iter().map(|(name, t)| (format!("model.{name}"), t)).collect();
     let weights = Checkpoint { position: Position::start("memory", 7), tensors };
-    let data =
-        Dataset { shape: vec![1], x: vec![0.0, 1.0, 2.0, 3.0], y: Target::Classes(vec![0, 1, 0, 1]), weights: None };
+    let y = Target::Classes([0, 1, 0, 1].into_iter().collect());
+    let data = Dataset { shape: vec![1], x: vec![0.0, 1.0, 2.0, 3.0].into(), y, weights: None };
     Operation::Evaluate(EvaluateTask {
         model,
         weights: store.write(&weights.encode().unwrap()).unwrap(),

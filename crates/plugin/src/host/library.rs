@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use outboard_core::error::{Error, ErrorKind, Result};
+use outboard_core::error::{Error, ErrorKind, Result, Retry};
 use outboard_protocol::envelope::MAX_MESSAGE_BYTES;
 use serde_json::{Map, Value};
 use tokio::time::timeout;
@@ -195,7 +195,7 @@ impl Instance {
         let answer = unsafe { taken(self.table, out) };
         match status {
             0 => answer,
-            _ => Err(Error::new(ErrorKind::Unexpected, format!("the plugin gave no answer: status {status}"))),
+            _ => Err(misbehaved(format!("the plugin gave no answer: status {status}"))),
         }
     }
 }
@@ -211,14 +211,18 @@ unsafe fn taken(table: Table, out: Bytes) -> Result<Vec<u8>> {
     let copy = match out.len <= MAX_MESSAGE_BYTES {
         // SAFETY: the plugin promises that so many bytes are there.
         true => Ok(unsafe { out.as_slice() }.to_vec()),
-        false => Err(Error::new(
-            ErrorKind::Unexpected,
-            format!("the plugin gave an answer of {} bytes; {MAX_MESSAGE_BYTES} are the most", out.len),
-        )),
+        false => {
+            Err(misbehaved(format!("the plugin gave an answer of {} bytes; {MAX_MESSAGE_BYTES} are the most", out.len)))
+        }
     };
     // SAFETY: once, with what came from it.
     unsafe { (table.0.free)(out) };
     copy
+}
+
+/// Another provider may do better.
+pub(super) fn misbehaved(message: String) -> Error {
+    Error::new(ErrorKind::Unexpected, message).with_retry(Retry::Other)
 }
 
 fn incompatible(message: String) -> Error {

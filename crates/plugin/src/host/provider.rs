@@ -18,7 +18,7 @@ use super::{
     Isolation, Place, PluginConfig,
     callbacks::{Callbacks, runtime},
     child::Child,
-    library::Instance,
+    library::{Instance, misbehaved},
     trust,
 };
 use crate::message::{self, Answer, Cancel, Claims, Info, Nothing, Price, State, Submit, Summary, Wait};
@@ -119,8 +119,7 @@ impl PluginProvider {
     /// The plugin did what it must not.
     fn lied(&self, operation: &'static str, what: &str) -> Error {
         let id = &self.info.id;
-        Error::new(ErrorKind::Unexpected, format!("the plugin `{id}` doesn't keep to its interface: {what}"))
-            .with_retry(Retry::Other)
+        misbehaved(format!("the plugin `{id}` doesn't keep to its interface: {what}"))
             .with_provider(id)
             .with_operation(operation)
             .hint("tell its author what `outboard plugin check` says")

@@ -13,7 +13,12 @@ use outboard_worker::TaskProgram;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, value::RawValue};
 
-use super::{PluginConfig, callbacks::Callbacks, library::Instance, trust};
+use super::{
+    PluginConfig,
+    callbacks::Callbacks,
+    library::{Instance, misbehaved},
+    trust,
+};
 use crate::message::Answer;
 
 /// The first line.
@@ -92,7 +97,7 @@ fn answer(line: &str, instance: &Instance, out: &Mutex<impl Write>) {
     };
     let answer = instance.call_here(operation.as_bytes(), request.get().as_bytes());
     let answer = answer.and_then(|bytes| {
-        let unreadable = |e: String| Error::new(ErrorKind::Unexpected, format!("its answer cannot be read: {e}"));
+        let unreadable = |e: String| misbehaved(format!("the plugin's answer cannot be read: {e}"));
         let text = String::from_utf8(bytes).map_err(|e| unreadable(e.to_string()))?;
         // One line, whatever the plugin writes.
         let value: &RawValue = serde_json::from_str(&text).map_err(|e| unreadable(e.to_string()))?;

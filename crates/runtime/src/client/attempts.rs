@@ -140,7 +140,7 @@ impl Run {
                         Ok(Outcome::Train { ended, .. }) => return Ok(ended),
                         Ok(other) => {
                             let message = format!("the provider answered a training task with {other:?}");
-                            (Error::new(ErrorKind::Unexpected, message), Origin::Task)
+                            (Error::new(ErrorKind::Unexpected, message).with_retry(Retry::Other), Origin::Task)
                         }
                         Err(error) => (error, Origin::Task),
                     }

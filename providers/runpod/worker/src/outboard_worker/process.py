@@ -192,7 +192,7 @@ class Process:
                 "see docs/random-device.md; the worker's preflight tells a clash of libraries "
                 "(OB-CLASH) from a device that doesn't read (OB-RANDOM-DEVICE)"
             )
-            failure = Failure("worker_unhealthy", text, hint=hint)
+            failure = Failure("worker_unhealthy", text, hint=hint).at("check", "OB-CLASH")
         else:
             failure = Failure("worker_unhealthy", f"the task process died ({words})")
         return self.explain(failure.at(EXIT_STATUS, words))
