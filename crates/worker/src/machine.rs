@@ -49,14 +49,23 @@ fn amount(code: Code, of: &str, free: u64, (least, enough): (u64, u64), what: &s
 
 /// As Linux tells it; version 2 of control groups says `max` where there is no limit.
 fn free_memory() -> Option<u64> {
-    let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    const GROUPS: [[&str; 3]; 2] = [
+        ["memory.max", "memory.current", "memory.stat"],
+        ["memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"],
+    ];
     let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| available(&text));
-    let groups = [("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")];
-    let left = groups.map(|(limit, used)| {
-        let at = |name: &str| number(&format!("/sys/fs/cgroup/{name}"));
-        Some(at(limit)?.saturating_sub(at(used)?))
+    let left = GROUPS.map(|names| {
+        let [limit, used, stat] = names.map(|name| fs::read_to_string(format!("/sys/fs/cgroup/{name}")).ok());
+        Some(limit?.trim().parse::<u64>().ok()?.saturating_sub(in_use(&used?, &stat.unwrap_or_default())?))
     });
     machine.into_iter().chain(left.into_iter().flatten()).min()
+}
+
+/// What a control group uses, but for the files that are kept as long as nothing else needs the memory.
+fn in_use(used: &str, stat: &str) -> Option<u64> {
+    let kept = ["inactive_file ", "total_inactive_file "].into_iter();
+    let kept = kept.filter_map(|name| stat.lines().find_map(|line| line.strip_prefix(name)?.parse::<u64>().ok())).max();
+    Some(used.trim().parse::<u64>().ok()?.saturating_sub(kept.unwrap_or_default()))
 }
 
 /// What `/proc/meminfo` says is available.
@@ -97,6 +106,9 @@ mod tests {
     fn the_system_tells_both() {
         assert_eq!(available("MemTotal:  2048 kB\nMemAvailable:    1024 kB\n"), Some(1 << 20));
         assert_eq!(available("MemTotal: 1 kB"), None);
+        assert_eq!(in_use("1000\n", "anon 700\ninactive_file 300\n"), Some(700));
+        assert_eq!(in_use("1000\n", "inactive_file 0\ntotal_inactive_file 400\n"), Some(600));
+        assert_eq!((in_use("1000\n", ""), in_use("max", "")), (Some(1000), None));
         if cfg!(target_os = "linux") {
             assert!(free_memory().is_some_and(|free| free > 0));
             assert!(free_disk(&std::env::temp_dir()).is_some());

@@ -113,8 +113,8 @@ fn spawn(folder: &Path, address: &str, change: impl FnOnce(Command) -> Command) 
             Some(Ok(line)) => line,
             _ => panic!("the worker ended early: {said}"),
         };
-        if let Some(rest) = line.strip_prefix("listening on http://") {
-            let address = rest.split(' ').next().and_then(|address| address.parse().ok());
+        if let Some(rest) = line.strip_prefix("listening on ").and_then(|url| url.split_once("://")) {
+            let address = rest.1.split(' ').next().and_then(|address| address.parse().ok());
             break address.unwrap_or_else(|| panic!("{line}"));
         }
         said += &line;

@@ -52,7 +52,8 @@ TLS = "OB-TLS": "Whether the connection is safe";
 means "The server answers, but its certificate isn't one that this system trusts, has expired, or is for another name; or what answers \
     doesn't speak TLS. A company's proxy that looks into TLS shows as an unknown issuer.";
 see "`openssl s_client -connect HOST:443 -servername HOST` shows the certificate and who issued it.";
-fix "For a worker of your own, name its certificate as `ca_file`. Else let the system trust the issuer (`update-ca-certificates`), or \
+fix "For a worker of your own, name its certificate as `ca_file`; it must not be a CA's, so add \
+    `-addext basicConstraints=critical,CA:FALSE` to `openssl req -x509`. Else let the system trust the issuer (`update-ca-certificates`), or \
     point `SSL_CERT_FILE` at its certificates. Also check the clock.";
 
 STORE = "OB-STORE": "Whether the store works";

@@ -28,7 +28,7 @@ use crate::{
 
 /// The longest time for a check on this machine.
 const LOCAL: Duration = Duration::from_secs(4);
-/// The longest time for all checks of a provider.
+/// The longest time for all checks of a provider, and of a job, whose data is read.
 const REMOTE: Duration = Duration::from_secs(60);
 
 /// What is to be examined.
@@ -96,7 +96,7 @@ pub async fn examine(sources: &Sources, asked: &Asked) -> Result<Vec<Finding>> {
         checks.push(Box::pin(late(&known.id, REMOTE, providers::examine(&config, known, &store))));
     }
     if let Some(path) = &asked.job {
-        checks.push(Box::pin(late("job", LOCAL, job::examine(&config, path, &store))));
+        checks.push(Box::pin(late("job", REMOTE, job::examine(&config, path, &store))));
     }
     found.extend(join_all(checks).await.into_iter().flatten());
     keep_one_clock(&mut found);

@@ -189,14 +189,22 @@ def memory() -> Check:
     with contextlib.suppress(OSError):
         found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
         left += [int(found[1]) << 10] if found else []
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    top = Path("/sys/fs/cgroup")
+    for limit, used, stats in (
+        ("memory.max", "memory.current", "memory.stat"),
+        (
+            "memory/memory.limit_in_bytes",
+            "memory/memory.usage_in_bytes",
+            "memory/memory.stat",
+        ),
     ):
         # Version 2 says `max` where there is no limit.
         with contextlib.suppress(OSError, ValueError):
-            top = Path("/sys/fs/cgroup")
-            left.append(int((top / limit).read_text()) - int((top / used).read_text()))
+            taken = int((top / used).read_text())
+            # Files are kept only as long as nothing else needs the memory.
+            kept = re.findall(r"^(?:total_)?inactive_file (\d+)$", (top / stats).read_text(), re.M)
+            taken -= max(map(int, kept), default=0)
+            left.append(int((top / limit).read_text()) - taken)
     if not left:
         return Check("OB-MEMORY", PASS, "the free memory isn't known here")
     return amount("OB-MEMORY", max(min(left), 0), MEMORY_BYTES, "memory", "give it more memory")
