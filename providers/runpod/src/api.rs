@@ -119,6 +119,7 @@ impl Workers {
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct Jobs {
     pub(crate) in_queue: u32,
+    pub(crate) in_progress: u32,
 }
 
 /// The REST API's list of workers.

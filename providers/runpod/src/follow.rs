@@ -35,16 +35,14 @@ pub(crate) struct Follow {
     pub(crate) until: Instant,
     /// What `runsync` answered: as good as the first look.
     pub(crate) answered: Option<Job>,
-    /// Another job than ours runs the task.
+    /// Its job isn't known: only the bucket tells of it.
     pub(crate) is_elsewhere: bool,
-    /// It was handed over twice: another job of it is turned away at the lease, and paid for.
-    pub(crate) is_twice: bool,
     /// Since when it is being cancelled.
     pub(crate) cancelling: Option<Instant>,
     pub(crate) watch: Watch,
     /// When the endpoint's health is to be looked at.
     pub(crate) health_at: Instant,
-    /// Since when no worker of the endpoint runs, though the task does.
+    /// Since when no worker of the endpoint runs, though the task does; or nothing says that the task is there.
     pub(crate) lost: Option<Instant>,
     pub(crate) bytes_down: u64,
     pub(crate) looks: u64,
@@ -57,12 +55,11 @@ impl Follow {
         let now = Instant::now();
         Self {
             log: TaskLog::new(&id.key, &id.attempt),
+            is_elsewhere: id.job.is_none(),
             id,
             stage: Stage::Queued,
             until: now + left,
             answered: None,
-            is_elsewhere: false,
-            is_twice: false,
             cancelling: None,
             watch: Watch::default(),
             health_at: now + GLANCE,

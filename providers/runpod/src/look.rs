@@ -3,15 +3,17 @@
 use std::time::Duration;
 
 use outboard_core::{
+    Event,
     error::{Error, ErrorKind, Result, Retry},
     task::{Phase, Timings, Usage},
 };
 use outboard_protocol::{InlineReply, TaskProgress, TaskRecord, TaskResult, envelope::Ending};
 use outboard_store::Bucket;
+use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    api::{HealthBody, Job, Status, Workers},
+    api::{HealthBody, Job, Status},
     diagnosis::Why,
     follow::{Follow, Stage},
     price,
@@ -61,7 +63,7 @@ impl RunPodProvider {
             self.merge(bucket, follow, progress, is_over).await?;
         }
         match job {
-            None if follow.is_elsewhere => self.look_elsewhere(follow),
+            None if follow.is_elsewhere => self.look_elsewhere(follow).await?,
             None => self.forgotten(follow),
             Some(job) => self.judge(follow, job).await?,
         }
@@ -118,23 +120,14 @@ impl RunPodProvider {
         }
     }
 
-    fn usage(&self, follow: &Follow, timings: Timings, job: &Job) -> Option<Usage> {
+    pub(crate) fn usage(&self, follow: &Follow, timings: Timings, job: &Job) -> Option<Usage> {
         // Where RunPod doesn't say, the worker's own time is what it took at least.
         let execution = job.execution().max(timings.running());
-        let delay = match job.id.is_empty() {
-            // RunPod doesn't know the job any more.
-            true => self.config.start_time,
-            false => job.delay(),
-        };
-        let mut billed = match job.was_taken() || !execution.is_zero() {
-            true => price::billed(&self.config, delay, execution),
-            // No worker has had it.
-            false => Duration::ZERO,
-        };
-        if follow.is_twice {
-            // The other job's worker started, was turned away, and stayed for its idle time-out.
-            billed += price::billed(&self.config, self.config.start_time, Duration::ZERO);
-        }
+        // Of a job that nobody knows, or not any more, a worker may have started.
+        let is_unknown = job.id.is_empty();
+        let delay = if is_unknown { self.config.start_time } else { job.delay() };
+        let was_taken = is_unknown || job.was_taken() || !execution.is_zero();
+        let billed = if was_taken { price::billed(&self.config, delay, execution) } else { Duration::ZERO };
         let timings = Timings { queue: job.delay().as_secs_f64(), ..timings };
         let bytes_up = follow.log.bytes_up();
         Some(Usage { timings, billed: Some(billed), bytes_down: follow.bytes_down, bytes_up })
@@ -169,6 +162,12 @@ impl RunPodProvider {
             }
             Status::InProgress => {
                 follow.runs();
+                // What the worker said last. It is never a result; with a store the records tell more.
+                if let (None, Some(output)) = (&self.bucket, &job.output)
+                    && let Ok(Event::Progress(progress)) = Event::deserialize(output)
+                {
+                    follow.log.tell(progress);
+                }
                 self.watch_running(follow, job.worker()).await;
             }
             Status::InQueue | Status::Unstated | Status::Unknown(_) => {
@@ -210,15 +209,6 @@ impl RunPodProvider {
         Ok(())
     }
 
-    /// Another job of this task runs, of which only the bucket tells.
-    fn look_elsewhere(&self, follow: &mut Follow) {
-        follow.runs();
-        if follow.left().is_zero() {
-            let error = Error::new(ErrorKind::WorkerUnhealthy, "the worker that had the task left no result");
-            follow.fail(error.hint("look at the workers' logs in RunPod's console"), None);
-        }
-    }
-
     /// RunPod doesn't know a job that it has accepted.
     fn forgotten(&self, follow: &mut Follow) {
         if follow.cancelling.is_some() {
@@ -238,16 +228,16 @@ impl RunPodProvider {
         let least =
             [config.crash_patience, config.throttled_patience, config.capacity_patience, config.cold_start_patience];
         let least = least.into_iter().min().unwrap_or_default();
-        let Some((workers, _)) = self.workers(follow, least, None).await else { return };
+        let Some((HealthBody { workers, .. }, _)) = self.workers(follow, least, None).await else { return };
         if let Some(error) = follow.watch.look(&workers, config, Instant::now()) {
             self.give_up(follow, error).await;
         }
     }
 
     /// The task runs: a worker that is dead posts nothing, and RunPod doesn't notice.
-    async fn watch_running(&self, follow: &mut Follow, worker: Option<&str>) {
+    pub(crate) async fn watch_running(&self, follow: &mut Follow, worker: Option<&str>) {
         let patience = self.config.lost_patience;
-        let Some((workers, listed)) = self.workers(follow, patience, worker).await else { return };
+        let Some((HealthBody { workers, .. }, listed)) = self.workers(follow, patience, worker).await else { return };
         // The counts are the whole endpoint's: other jobs run on it too, perhaps.
         if listed.unwrap_or(workers.running > 0) {
             follow.lost = None;
@@ -262,29 +252,29 @@ impl RunPodProvider {
         }
     }
 
-    /// The workers of the task's endpoint, where it is time to look; and whether `worker` runs, where the key allows to
-    /// list them.
-    async fn workers(
+    /// The workers and jobs of the task's endpoint, where it is time to look; and whether `worker` runs, where the key
+    /// allows to list them.
+    pub(crate) async fn workers(
         &self,
         follow: &mut Follow,
         patience: Duration,
         worker: Option<&str>,
-    ) -> Option<(Workers, Option<bool>)> {
+    ) -> Option<(HealthBody, Option<bool>)> {
         let now = Instant::now();
         if now < follow.health_at {
             return None;
         }
         follow.health_at = now + (patience / 6).clamp(HEALTH[0], HEALTH[1]);
         let endpoint = &follow.id.endpoint;
-        let mut workers = match self.connection.health(endpoint).await {
-            Ok(health) => health.workers,
+        let mut health = match self.connection.health(endpoint).await {
+            Ok(health) => health,
             // Not to be reached is not failed.
             Err(error) => {
                 tracing::debug!(endpoint, %error, "the endpoint's health can't be seen");
                 return None;
             }
         };
-        let mut runs = None;
+        let (workers, mut runs) = (&mut health.workers, None);
         if (worker.is_some() || !workers.work()) && self.may_list_workers() {
             match self.connection.workers(endpoint).await {
                 Ok(list) => {
@@ -301,7 +291,7 @@ impl RunPodProvider {
                 }
             }
         }
-        Some((workers, runs))
+        Some((health, runs))
     }
 
     /// Cancels a task that doesn't get on. Where it ended meanwhile, that counts.
