@@ -39,6 +39,12 @@ pub(crate) struct Follow {
     pub(crate) is_elsewhere: bool,
     /// Since when it is being cancelled.
     pub(crate) cancelling: Option<Instant>,
+    /// Since when it is known to run.
+    pub(crate) running: Option<Instant>,
+    /// It waited while no worker was ready: for a start, not for its turn.
+    pub(crate) is_cold: bool,
+    /// Why it is given up, where that isn't confirmed yet.
+    pub(crate) given_up: Option<Error>,
     pub(crate) watch: Watch,
     /// When the endpoint's health is to be looked at.
     pub(crate) health_at: Instant,
@@ -61,6 +67,9 @@ impl Follow {
             until: now + left,
             answered: None,
             cancelling: None,
+            running: None,
+            is_cold: false,
+            given_up: None,
             watch: Watch::default(),
             health_at: now + GLANCE,
             lost: None,
@@ -96,6 +105,7 @@ impl Follow {
     pub(crate) fn runs(&mut self) {
         if matches!(self.stage, Stage::Queued) {
             self.stage = Stage::Running;
+            self.running = Some(Instant::now());
         }
     }
 

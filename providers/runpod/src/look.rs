@@ -5,7 +5,7 @@ use std::time::Duration;
 use outboard_core::{
     Event,
     error::{Error, ErrorKind, Result, Retry},
-    task::{Phase, Timings, Usage},
+    task::{Ended, Outcome, Phase, Timings, Usage},
 };
 use outboard_protocol::{InlineReply, TaskProgress, TaskRecord, TaskResult, envelope::Ending};
 use outboard_store::Bucket;
@@ -113,6 +113,15 @@ impl RunPodProvider {
     fn finish(&self, follow: &mut Follow, result: TaskResult, job: &Job) {
         let TaskResult { ended, timings, .. } = result;
         let usage = self.usage(follow, timings, job);
+        let is_stopped = match &ended {
+            Ending::Finished(Outcome::Train { ended, .. }) => *ended == Ended::Cancelled,
+            ended => matches!(ended, Ending::Cancelled),
+        };
+        if is_stopped && follow.cancelling.is_none() {
+            // RunPod stops workers of a job that it has handed out twice, and those that it takes away.
+            let error = Error::new(ErrorKind::Preempted, "RunPod stopped the task, which nobody here has asked for");
+            return follow.fail(error.hint("look at the endpoint in RunPod's console"), usage);
+        }
         match ended {
             Ending::Finished(outcome) => follow.end(Phase::Finished(outcome), usage),
             Ending::Failed(failure) => follow.fail(failure.into(), usage),
@@ -128,7 +137,11 @@ impl RunPodProvider {
         let delay = if is_unknown { self.config.start_time } else { job.delay() };
         let was_taken = is_unknown || job.was_taken() || !execution.is_zero();
         let billed = if was_taken { price::billed(&self.config, delay, execution) } else { Duration::ZERO };
-        let timings = Timings { queue: job.delay().as_secs_f64(), ..timings };
+        let delay = job.delay().as_secs_f64();
+        let timings = match follow.is_cold {
+            true => Timings { boot: timings.boot + delay, ..timings },
+            false => Timings { queue: delay, ..timings },
+        };
         let bytes_up = follow.log.bytes_up();
         Some(Usage { timings, billed: Some(billed), bytes_down: follow.bytes_down, bytes_up })
     }
@@ -151,6 +164,12 @@ impl RunPodProvider {
                 );
                 let hint = "look at the worker's log in RunPod's console: it was killed or it hung, mostly";
                 follow.fail(error.with_retry(Retry::Other).hint(hint), usage);
+            }
+            Status::Cancelled if follow.given_up.is_some() => {
+                let usage = spent(follow);
+                if let Some(error) = follow.given_up.take() {
+                    follow.fail(error, usage);
+                }
             }
             Status::Cancelled => {
                 let since = *follow.cancelling.get_or_insert_with(Instant::now);
@@ -229,6 +248,7 @@ impl RunPodProvider {
             [config.crash_patience, config.throttled_patience, config.capacity_patience, config.cold_start_patience];
         let least = least.into_iter().min().unwrap_or_default();
         let Some((HealthBody { workers, .. }, _)) = self.workers(follow, least, None).await else { return };
+        follow.is_cold |= !workers.work();
         if let Some(error) = follow.watch.look(&workers, config, Instant::now()) {
             self.give_up(follow, error).await;
         }
@@ -278,8 +298,9 @@ impl RunPodProvider {
         if (worker.is_some() || !workers.work()) && self.may_list_workers() {
             match self.connection.workers(endpoint).await {
                 Ok(list) => {
+                    let time = follow.running.map_or(Duration::ZERO, |since| since.elapsed());
                     runs = worker
-                        .map(|id| list.workers.iter().any(|listed| listed.id == id && listed.status == "RUNNING"));
+                        .map(|id| list.workers.iter().any(|listed| listed.id == id && listed.runs_since(time)));
                     workers.unhealthy = workers.unhealthy.max(list.summary.unhealthy);
                     workers.throttled = workers.throttled.max(list.summary.throttled);
                     workers.initializing = workers.initializing.max(list.summary.initializing);
@@ -305,10 +326,13 @@ impl RunPodProvider {
             // It came to something after all: the next look sees what.
             Ok(Some(job)) if job.status.is_final() => follow.answered = Some(job),
             Ok(None) => follow.fail(error, None),
-            Ok(Some(_)) | Err(_) => {
-                let until = follow.left();
-                follow.fail(error.at("cancelling", "not confirmed").with_retry(Retry::Unknown { until }), None);
+            // It may run on: the next look tries again, as long as RunPod may have it.
+            unconfirmed if !follow.left().is_zero() => {
+                tracing::debug!(%error, ?unconfirmed, "a cancellation isn't confirmed");
+                follow.given_up = Some(error);
+                follow.health_at = Instant::now();
             }
+            Ok(Some(_)) | Err(_) => follow.fail(error.at("cancelling", "not confirmed"), None),
         }
     }
 

@@ -247,6 +247,7 @@ impl ComputeProvider for RunPodProvider {
             return Ok(Cancelled::Stopped);
         }
         if follow.is_elsewhere {
+            follow.cancelling.get_or_insert_with(Instant::now);
             let locate = |error: Error| error.with_operation("cancel");
             if self.withdraw(&follow.id).await.map_err(|error| locate(follow.locate(error)))? {
                 let usage = self.usage(&follow, Timings::default(), &Job::default());
@@ -261,8 +262,9 @@ impl ComputeProvider for RunPodProvider {
                 false => Cancelled::StillBilled { until: follow.left() },
             });
         }
-        let stopped = self.stop(&follow).await.map_err(|error| follow.locate(error).with_operation("cancel"))?;
+        // Noted first: where its reply is lost, RunPod may have stopped it all the same.
         follow.cancelling.get_or_insert_with(Instant::now);
+        let stopped = self.stop(&follow).await.map_err(|error| follow.locate(error).with_operation("cancel"))?;
         follow.hurry();
         Ok(match stopped {
             None => Cancelled::Stopped,

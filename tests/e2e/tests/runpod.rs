@@ -16,7 +16,7 @@ use serde_json::Value;
 
 mod common;
 
-use common::{Platform, charged, model, python, s3, undisturbed, until};
+use common::{EPOCHS, Platform, charged, model, python, s3, undisturbed, until};
 
 fn train<'a>(rest: &[&'a str]) -> Vec<&'a str> {
     [&["train", "--json"], rest].concat()
@@ -59,7 +59,7 @@ async fn trains(server: Option<s3::Server>, test: &str) {
     assert_eq!(done.code, 0, "{}", done.stderr);
     assert_eq!(done.last()["provider"], "runpod");
     assert!(done.last()["cost_usd"].as_f64().unwrap() > 0.0);
-    assert_eq!(done.lines().iter().filter(|line| line["event"] == "epoch").count(), 12);
+    assert_eq!(done.lines().iter().filter(|line| line["event"] == "epoch").count(), EPOCHS);
     assert!(model(&user) == undisturbed(), "other weights");
     let (charged, metered) = assert_covers(&platform, &user, test);
 

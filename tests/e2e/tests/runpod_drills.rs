@@ -16,7 +16,7 @@ use std::{
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 use outboard::{
-    Client, Config, Error, Event, Job, Report, RunEvent,
+    Client, Config, Error, Event, Job, Report, RunEvent, Status,
     config::{CpuConfig, RunPodConfig, Sources},
     read_job,
     router::Policy,
@@ -239,7 +239,10 @@ async fn one_exchange_in_five_fails_and_nearly_every_task_succeeds() {
             *states.entry(attempt.state.as_str()).or_default() += 1;
         }
     }
+    let unfinished = results.iter().flatten().filter(|report| report.status != Status::Succeeded).count();
+    assert_eq!(unfinished, 0, "nobody has stopped them");
     let failures: Vec<Error> = results.into_iter().filter_map(std::result::Result::err).collect();
+    failures.iter().for_each(|error| println!("given up: {}", error.report()));
     let troubles = troubles.load(Ordering::Relaxed);
     let recovered = 1.0 - failures.len() as f64 / (faults + troubles) as f64;
     println!(

@@ -114,8 +114,9 @@ pub(super) fn tokenizers(workspace: &Workspace) -> Result<Outcome> {
 pub(super) fn runpod(workspace: &Workspace, thorough: bool) -> Result<Outcome> {
     let server = tools::S3_SERVER.install(workspace)?;
     let python = python::interpreter(workspace)?;
-    let test =
-        "test --no-fail-fast --package outboard-conformance --package outboard-e2e --test runpod* -- --show-output";
+    // They mostly wait: for workers, for replies that don't come, for the end of a patience.
+    let test = "test --no-fail-fast --package outboard-conformance --package outboard-e2e --test runpod* -- --show-output \
+                --test-threads 6";
     let mut tests = workspace.cargo(test);
     tests
         .env("OUTBOARD_S3_SERVER", server)

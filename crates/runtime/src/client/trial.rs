@@ -71,8 +71,8 @@ fn tell(id: &str, state: TaskState, cost: NanoUsd, most: NanoUsd) -> Vec<Finding
     let usage = state.usage.unwrap_or_default();
     let timings = usage.timings;
     let phases = [
-        ("waiting and start", timings.queue),
-        ("task process", timings.boot),
+        ("waiting", timings.queue),
+        ("start", timings.boot),
         ("download", timings.download),
         ("load", timings.load),
         ("compute", timings.compute),

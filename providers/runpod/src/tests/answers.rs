@@ -156,6 +156,19 @@ async fn a_job_that_runs_twice_has_one_outcome() {
     assert_eq!(bed.runpod.executions(ENDPOINT), 2);
 }
 
+/// As RunPod does with a job that it has handed out twice, once one of both has ended.
+#[tokio::test]
+async fn a_stop_that_nobody_asked_for_is_no_cancellation() {
+    let bed = Bed::new(1.0, |_| {}).await;
+    let id = bed.submit("k").await;
+    let job = bed.take().await;
+    let request: InlineRequest = serde_json::from_value(job["input"].clone()).unwrap();
+    bed.post(&job, &json!({ "output": reply(&request, Ending::Cancelled) })).await;
+    let error = bed.failure(&id).await;
+    assert_eq!((error.kind(), error.retry()), (ErrorKind::Preempted, Retry::Same { after: None }));
+    assert!(error.advice().is_some());
+}
+
 #[tokio::test]
 async fn cancelling_stops_what_waits_and_what_runs() {
     let bed = Bed::new(1.0, |_| {}).await;
