@@ -4,12 +4,14 @@
 //!
 //! - [`outcome`]: what a suite reports
 //! - [`output`]: reading the output of cargo's tests and of pytest
+//! - [`programs`]: the test programs of all crates, built once
 //! - [`suites`]: the suites that run other programs
 //! - [`licences`], [`text`]: the checks of our own
 
 mod licences;
 mod outcome;
 mod output;
+mod programs;
 mod suites;
 mod text;
 
@@ -97,7 +99,7 @@ impl Suite {
             Self::Tokenizers => suites::tokenizers(workspace),
             Self::Store => suites::store(workspace),
             Self::Runpod => suites::runpod(workspace, thorough),
-            Self::Aws => suites::aws(workspace),
+            Self::Aws => suites::aws(workspace, thorough),
             Self::Ledger => suites::ledger(workspace),
             Self::Examples => suites::examples(workspace),
             Self::E2e => suites::e2e(workspace, thorough),

@@ -5,6 +5,8 @@ pub mod atomic;
 pub mod bucket;
 pub mod encoding;
 pub mod folder;
+#[cfg(feature = "s3")]
+pub mod following;
 pub mod incoming;
 pub mod inline;
 #[allow(unsafe_code)] // Files that don't change any more are mapped.
@@ -26,6 +28,8 @@ pub mod upload;
 pub use bucket::{Bucket, BucketConfig};
 pub use encoding::{Sink, Source};
 pub use folder::FolderStore;
+#[cfg(feature = "s3")]
+pub use following::{Following, Stage};
 pub use incoming::Incoming;
 pub use records::Records;
 pub use scratch::{List, Scratch};

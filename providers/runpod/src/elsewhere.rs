@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::{
     api::{HealthBody, Job},
-    follow::{Follow, Stage},
+    follow::Follow,
     job_id::JobId,
     provider::RunPodProvider,
 };
@@ -34,12 +34,12 @@ struct Lease {
 impl RunPodProvider {
     /// A task without a job: it runs once somebody has its lease.
     pub(crate) async fn look_elsewhere(&self, follow: &mut Follow) -> Result<()> {
-        if follow.left().is_zero() {
+        if follow.task.left().is_zero() {
             let error = Error::new(ErrorKind::WorkerUnhealthy, "the worker that had the task left no result");
             follow.fail(error.hint("look at the workers' logs in RunPod's console"), None);
             return Ok(());
         }
-        if let (Stage::Queued, Some(bucket)) = (&follow.stage, &self.bucket) {
+        if let (true, Some(bucket)) = (follow.task.is_queued(), &self.bucket) {
             let Some(bytes) = bucket.holder(&follow.id.key).await? else { return self.watch_unseen(follow).await };
             if serde_json::from_slice::<Lease>(&bytes).is_ok_and(|lease| lease.withdrawn) {
                 self.withdrawn(follow, never_taken());

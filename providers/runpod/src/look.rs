@@ -8,14 +8,14 @@ use outboard_core::{
     task::{Ended, Outcome, Phase, Timings, Usage},
 };
 use outboard_protocol::{InlineReply, TaskProgress, TaskRecord, TaskResult, envelope::Ending};
-use outboard_store::Bucket;
+use outboard_store::{Bucket, Stage};
 use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
 use crate::{
     api::{HealthBody, Job, Status},
     diagnosis::Why,
-    follow::{Follow, Stage},
+    follow::Follow,
     price,
     provider::RunPodProvider,
 };
@@ -30,15 +30,15 @@ const HEALTH: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5
 
 impl RunPodProvider {
     pub(crate) async fn look(&self, follow: &mut Follow) -> Result<()> {
-        follow.begin_look();
-        let before = follow.revision();
+        follow.task.begin_look();
+        let before = follow.task.revision();
         self.look_closely(follow).await.map_err(|error| follow.locate(error))?;
-        if follow.revision() != before {
-            follow.hurry();
+        if follow.task.revision() != before {
+            follow.task.hurry();
         }
-        if let Stage::Ended(phase, _) = &follow.stage {
+        if let Stage::Ended(phase, _) = follow.task.stage() {
             self.launches.forget(&follow.id.attempt);
-            let looks = follow.looks;
+            let looks = follow.task.looks();
             tracing::debug!(looks, endpoint = follow.id.endpoint, job = follow.id.job, ?phase, "task ended");
         }
         Ok(())
@@ -51,7 +51,7 @@ impl RunPodProvider {
             Some(bucket) => bucket.result(&follow.id.key).await?,
             None => None,
         };
-        if let Some(record) = record.filter(|record| follow.log.counts(record)) {
+        if let Some(record) = record.filter(|record| follow.task.log.counts(record)) {
             let job = job.ok().flatten().unwrap_or_default();
             return self.take_record(follow, record, &job).await;
         }
@@ -84,7 +84,7 @@ impl RunPodProvider {
     }
 
     async fn merge(&self, bucket: &Bucket, follow: &mut Follow, progress: TaskProgress, is_over: bool) -> Result<()> {
-        if follow.log.merge(bucket, progress, &self.store, is_over).await? {
+        if follow.task.log.merge(bucket, progress, &self.store, is_over).await? {
             follow.runs();
         }
         Ok(())
@@ -96,7 +96,7 @@ impl RunPodProvider {
         if let Some(progress) = bucket.progress(&follow.id.key).await? {
             self.merge(bucket, follow, progress, true).await?;
         }
-        match follow.log.collect(bucket, &record, &self.store).await {
+        match follow.task.log.collect(bucket, &record, &self.store).await {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let error = error.with_retry(Retry::Other);
                 follow.fail(error, None);
@@ -123,9 +123,9 @@ impl RunPodProvider {
             return follow.fail(error.hint("look at the endpoint in RunPod's console"), usage);
         }
         match ended {
-            Ending::Finished(outcome) => follow.end(Phase::Finished(outcome), usage),
+            Ending::Finished(outcome) => follow.task.end(Phase::Finished(outcome), usage),
             Ending::Failed(failure) => follow.fail(failure.into(), usage),
-            Ending::Cancelled => follow.end(Phase::Cancelled, usage),
+            Ending::Cancelled => follow.task.end(Phase::Cancelled, usage),
         }
     }
 
@@ -142,7 +142,7 @@ impl RunPodProvider {
             true => Timings { boot: timings.boot + delay, ..timings },
             false => Timings { queue: delay, ..timings },
         };
-        let bytes_up = follow.log.bytes_up();
+        let bytes_up = follow.task.log.bytes_up();
         Some(Usage { timings, billed: Some(billed), bytes_down: follow.bytes_down, bytes_up })
     }
 
@@ -176,7 +176,7 @@ impl RunPodProvider {
                 let may_come = self.bucket.is_some() && job.was_taken();
                 if !may_come || since.elapsed() >= GRACE {
                     let usage = spent(follow);
-                    follow.end(Phase::Cancelled, usage);
+                    follow.task.end(Phase::Cancelled, usage);
                 }
             }
             Status::InProgress => {
@@ -185,7 +185,7 @@ impl RunPodProvider {
                 if let (None, Some(output)) = (&self.bucket, &job.output)
                     && let Ok(Event::Progress(progress)) = Event::deserialize(output)
                 {
-                    follow.log.tell(progress);
+                    follow.task.log.tell(progress);
                 }
                 self.watch_running(follow, job.worker()).await;
             }
@@ -193,7 +193,7 @@ impl RunPodProvider {
                 if let Status::Unknown(status) = &job.status {
                     tracing::debug!(status, "RunPod tells a status that isn't documented");
                 }
-                if matches!(follow.stage, Stage::Queued) {
+                if follow.task.is_queued() {
                     self.watch_queued(follow).await;
                 }
             }
@@ -223,7 +223,7 @@ impl RunPodProvider {
             follow.is_elsewhere = true;
             return Ok(());
         }
-        let result = follow.log.take(reply, &self.store).await?;
+        let result = follow.task.log.take(reply, &self.store).await?;
         self.finish(follow, result, &job);
         Ok(())
     }
@@ -231,7 +231,7 @@ impl RunPodProvider {
     /// RunPod doesn't know a job that it has accepted.
     fn forgotten(&self, follow: &mut Follow) {
         if follow.cancelling.is_some() {
-            return follow.end(Phase::Cancelled, None);
+            return follow.task.end(Phase::Cancelled, None);
         }
         let error = Error::new(
             ErrorKind::Timeout,
@@ -327,7 +327,7 @@ impl RunPodProvider {
             Ok(Some(job)) if job.status.is_final() => follow.answered = Some(job),
             Ok(None) => follow.fail(error, None),
             // It may run on: the next look tries again, as long as RunPod may have it.
-            unconfirmed if !follow.left().is_zero() => {
+            unconfirmed if !follow.task.left().is_zero() => {
                 tracing::debug!(%error, ?unconfirmed, "a cancellation isn't confirmed");
                 follow.given_up = Some(error);
                 follow.health_at = Instant::now();

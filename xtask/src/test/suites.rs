@@ -10,10 +10,7 @@ use std::{
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::{
-    outcome::Outcome,
-    output::{CargoTests, PythonTests},
-};
+use super::{Suite, outcome::Outcome, output::PythonTests, programs};
 use crate::{command, postgres, python, tools, workspace::Workspace};
 
 /// Where the tests of the Python package lie.
@@ -68,78 +65,91 @@ pub(super) fn dependencies(workspace: &Workspace) -> Result<Outcome> {
     Ok(Outcome::problems(&problems))
 }
 
+/// All tests that no other suite claims.
 pub(super) fn unit(workspace: &Workspace) -> Result<Outcome> {
-    const OTHERS: &str = "--exclude outboard-e2e --exclude outboard-ledger";
-    cargo_tests(&mut workspace.cargo(&format!("test --no-fail-fast --workspace {OTHERS} -- --show-output")))
+    let mut outcome = programs::run(workspace, Suite::Unit, |_| {})?;
+    outcome.add(programs::documentation(workspace)?);
+    Ok(outcome)
 }
 
 /// On the server that is named, or else on one of our own. Where there can be none, the tests that need it are skipped.
 pub(super) fn ledger(workspace: &Workspace) -> Result<Outcome> {
     const SERVER: &str = "OUTBOARD_TEST_POSTGRES";
-    let mut tests = workspace.cargo("test --no-fail-fast --package outboard-ledger -- --show-output");
-    let _server = if env::var_os(SERVER).is_some() {
-        None
-    } else {
-        let server = postgres::Server::start(workspace)?;
-        tests.env(SERVER, server.as_ref().map_or("", |server| &server.url));
-        server
-    };
-    cargo_tests(&mut tests)
+    if env::var_os(SERVER).is_some() {
+        return programs::run(workspace, Suite::Ledger, |_| {});
+    }
+    let server = postgres::Server::start(workspace)?;
+    let url = server.as_ref().map_or("", |server| &server.url);
+    programs::run(workspace, Suite::Ledger, |tests| {
+        tests.env(SERVER, url);
+    })
 }
 
-/// Drills run about a tenth of their counts, unless `thorough`.
 pub(super) fn e2e(workspace: &Workspace, thorough: bool) -> Result<Outcome> {
-    let mut tests = workspace.cargo("test --no-fail-fast --package outboard-e2e -- --show-output");
-    tests.env("TEST_OUTBOARD_BIN", workspace.program()?);
-    if thorough {
-        tests.env("TEST_THOROUGH", "1");
-    }
-    cargo_tests(&mut tests)
+    let program = workspace.program()?;
+    programs::run(workspace, Suite::E2e, |tests| {
+        tests.env("TEST_OUTBOARD_BIN", &program);
+        counts(tests, thorough);
+    })
 }
 
 pub(super) fn store(workspace: &Workspace) -> Result<Outcome> {
     let server = tools::S3_SERVER.install(workspace)?;
-    let test = "test --no-fail-fast --package outboard-store --package outboard-worker --features outboard-store/s3 \
-                --test bucket --test courier -- --show-output";
-    cargo_tests(workspace.cargo(test).env("OUTBOARD_S3_SERVER", server))
+    programs::run(workspace, Suite::Store, |tests| {
+        tests.env("OUTBOARD_S3_SERVER", &server);
+    })
 }
 
 pub(super) fn tokenizers(workspace: &Workspace) -> Result<Outcome> {
     let python = python::interpreter(workspace)?;
     let test = "test --no-fail-fast --package outboard-data --features tokenizers tokenizers -- --show-output";
-    cargo_tests(workspace.cargo(test).env("OUTBOARD_TEST_PYTHON", python))
+    programs::cargo_tests(workspace.cargo(test).env("OUTBOARD_TEST_PYTHON", python))
 }
 
-/// Drills run about a tenth of their counts, unless `thorough`.
 pub(super) fn runpod(workspace: &Workspace, thorough: bool) -> Result<Outcome> {
     let server = tools::S3_SERVER.install(workspace)?;
     let python = python::interpreter(workspace)?;
-    // They mostly wait: for workers, for replies that don't come, for the end of a patience.
-    let test = "test --no-fail-fast --package outboard-conformance --package outboard-e2e --test runpod* -- --show-output \
-                --test-threads 6";
-    let mut tests = workspace.cargo(test);
-    tests
-        .env("OUTBOARD_S3_SERVER", server)
-        .env("OUTBOARD_RUNPOD_PYTHON", python)
-        .env("OUTBOARD_RUNPOD_WORKER", workspace.root.join(WORKER).join("src"))
-        .env("TEST_OUTBOARD_BIN", workspace.program()?);
+    let program = workspace.program()?;
+    programs::run(workspace, Suite::Runpod, |tests| {
+        // They mostly wait: for workers, for replies that don't come, for the end of a patience.
+        tests
+            .args(["--test-threads", "6"])
+            .env("OUTBOARD_S3_SERVER", &server)
+            .env("OUTBOARD_RUNPOD_PYTHON", &python)
+            .env("OUTBOARD_RUNPOD_WORKER", workspace.root.join(WORKER).join("src"))
+            .env("TEST_OUTBOARD_BIN", &program);
+        counts(tests, thorough);
+    })
+}
+
+/// Elsewhere than on Linux the emulators don't run, and the tests that need them are skipped. What npm has to fetch takes
+/// long: it is for `thorough`.
+pub(super) fn aws(workspace: &Workspace, thorough: bool) -> Result<Outcome> {
+    let mut peers = vec![
+        ("OUTBOARD_S3_SERVER", tools::S3_SERVER.install(workspace)?),
+        ("TEST_OUTBOARD_BIN", workspace.program()?),
+        // Built along with the tests.
+        ("OUTBOARD_LAMBDA_BOOTSTRAP", workspace.target.join("debug/conformance-bootstrap")),
+    ];
+    if cfg!(target_os = "linux") {
+        peers.push(("OUTBOARD_LAMBDA_RIE", tools::LAMBDA_RIE.install(workspace)?));
+        peers.push(("OUTBOARD_CARGO_LAMBDA", tools::CARGO_LAMBDA.install(workspace)?));
+        if thorough {
+            let serverless = tools::SERVERLESS_OFFLINE.install(workspace)?;
+            peers.extend(serverless.map(|folder| ("OUTBOARD_SERVERLESS_OFFLINE", folder)));
+        }
+    }
+    programs::run(workspace, Suite::Aws, |tests| {
+        tests.envs(peers.iter().cloned());
+        counts(tests, thorough);
+    })
+}
+
+/// Drills run about a tenth of their counts, unless `thorough`.
+fn counts(tests: &mut Command, thorough: bool) {
     if thorough {
         tests.env("TEST_THOROUGH", "1");
     }
-    cargo_tests(&mut tests)
-}
-
-/// Elsewhere than on Linux the emulators don't run, and the tests that need them are skipped.
-pub(super) fn aws(workspace: &Workspace) -> Result<Outcome> {
-    let test = "test --no-fail-fast --package outboard-aws-lambda --package outboard-worker --package outboard-conformance \
-                --features outboard-conformance/lambda,outboard-worker/lambda --lib --test aws_lambda -- --show-output";
-    let mut tests = workspace.cargo(test);
-    tests.env("OUTBOARD_S3_SERVER", tools::S3_SERVER.install(workspace)?);
-    if cfg!(target_os = "linux") {
-        tests.env("OUTBOARD_LAMBDA_RIE", tools::LAMBDA_RIE.install(workspace)?);
-        tests.env("OUTBOARD_CARGO_LAMBDA", tools::CARGO_LAMBDA.install(workspace)?);
-    }
-    cargo_tests(&mut tests)
 }
 
 /// The example programs of the library and the example jobs, each with an empty `OUTBOARD_HOME`.
@@ -218,16 +228,6 @@ pub(super) fn build_time(workspace: &Workspace) -> Result<Outcome> {
 /// One check: the command succeeds.
 fn check(command: &mut Command) -> Result<Outcome> {
     Ok(Outcome::check(command::status(command)?.success()))
-}
-
-fn cargo_tests(command: &mut Command) -> Result<Outcome> {
-    let mut tests = CargoTests::default();
-    let status = command::lines(command, |line| {
-        if tests.line(line) {
-            println!("{line}");
-        }
-    })?;
-    Ok(tests.finish(status.success()))
 }
 
 /// Installs a component of the toolchain where it is missing.
