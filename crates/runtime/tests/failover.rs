@@ -184,9 +184,9 @@ async fn a_new_job_waits_for_the_end_of_a_pause_unless_that_is_too_late() {
     let hurried = [&breaker[..], &["router.patience.time=\"2s\""]].concat();
     let (report, warnings) = drive(&client(home.path(), &hurried, Vec::new(), false).0, home.path()).await;
     let error = report.unwrap_err();
-    assert!(error.report().contains("paused for") && warnings.is_empty(), "{} {warnings:?}", error.report());
+    assert!(error.report().contains("left alone for") && warnings.is_empty(), "{} {warnings:?}", error.report());
 
     let (report, warnings) = drive(&client(home.path(), &breaker, Vec::new(), false).0, home.path()).await;
     assert_eq!(report.unwrap().status, Status::Succeeded);
-    assert!(warnings[0].starts_with("waiting for a provider that can't take it now: borrowed: paused for "), "{warnings:?}");
+    assert!(warnings[0].starts_with("waiting for a provider that can't take it now: borrowed: it is left alone for "), "{warnings:?}");
 }
