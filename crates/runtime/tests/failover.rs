@@ -188,5 +188,8 @@ async fn a_new_job_waits_for_the_end_of_a_pause_unless_that_is_too_late() {
 
     let (report, warnings) = drive(&client(home.path(), &breaker, Vec::new(), false).0, home.path()).await;
     assert_eq!(report.unwrap().status, Status::Succeeded);
-    assert!(warnings[0].starts_with("waiting for a provider that can't take it now: borrowed: it is left alone for "), "{warnings:?}");
+    assert!(
+        warnings[0].starts_with("waiting for a provider that can't take it now: borrowed: it is left alone for "),
+        "{warnings:?}"
+    );
 }

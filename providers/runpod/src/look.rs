@@ -299,8 +299,8 @@ impl RunPodProvider {
             match self.connection.workers(endpoint).await {
                 Ok(list) => {
                     let time = follow.running.map_or(Duration::ZERO, |since| since.elapsed());
-                    runs = worker
-                        .map(|id| list.workers.iter().any(|listed| listed.id == id && listed.runs_since(time)));
+                    runs =
+                        worker.map(|id| list.workers.iter().any(|listed| listed.id == id && listed.runs_since(time)));
                     workers.unhealthy = workers.unhealthy.max(list.summary.unhealthy);
                     workers.throttled = workers.throttled.max(list.summary.throttled);
                     workers.initializing = workers.initializing.max(list.summary.initializing);

@@ -252,7 +252,11 @@ async fn what_a_dead_client_left_is_charged_as_far_as_it_was_sent() {
     until(|| platform.workers() == 0).await;
     let (what, found) = reap(&user);
     assert_eq!(what, "stopped and settled");
-    assert!((platform.metered()..all).contains(&found), "{found} nano-USD, {} metered, {all} in full", platform.metered());
+    assert!(
+        (platform.metered()..all).contains(&found),
+        "{found} nano-USD, {} metered, {all} in full",
+        platform.metered()
+    );
 }
 
 /// Nothing is left between the ledger and the bill: estimates, guesses and what no task explains come to what was billed.

@@ -31,8 +31,7 @@ async fn progress_is_told_while_a_task_runs_and_epochs_with_its_end() {
     let id = bed.submit("k").await;
     let job = bed.take().await;
     let seen = bed.wait(&id, Revision(0)).await.unwrap().revision;
-    let progress =
-        |step| Progress { epoch: 1, step, steps: 9, loss: 0.5, samples_per_second: 10.0, eta_seconds: 1.0 };
+    let progress = |step| Progress { epoch: 1, step, steps: 9, loss: 0.5, samples_per_second: 10.0, eta_seconds: 1.0 };
     let (early, late) = (Event::Progress(progress(3)), Event::Progress(progress(8)));
     bed.post(&job, &json!({ "status": "IN_PROGRESS", "output": early })).await;
     let state = bed.wait(&id, seen).await.unwrap();
