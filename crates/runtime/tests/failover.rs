@@ -73,13 +73,12 @@ struct Outcome {
     submitted: usize,
 }
 
-/// Trains the `dropout` curve's job with a flaky provider in front of the CPU, or alone.
-async fn train(script: Vec<(usize, Error)>, fallback: bool) -> Outcome {
-    let home = tempfile::tempdir().unwrap();
-    let environment = vec![("OUTBOARD_HOME".to_string(), home.path().to_str().unwrap().to_string())];
-    let overrides = vec!["checkpoint.every=\"1ms\"".to_string()];
-    let config = Config::load(&Sources { directory: home.path().into(), environment, overrides }).unwrap();
-    let store = FolderStore::open(home.path()).unwrap();
+/// A client with a flaky provider, and the CPU behind it or not.
+fn client(home: &Path, overrides: &[&str], script: Vec<(usize, Error)>, fallback: bool) -> (Client, Arc<Flaky>) {
+    let environment = vec![("OUTBOARD_HOME".to_string(), home.to_str().unwrap().to_string())];
+    let overrides = ["checkpoint.every=\"1ms\""].iter().chain(overrides).map(ToString::to_string).collect();
+    let config = Config::load(&Sources { directory: home.into(), environment, overrides }).unwrap();
+    let store = FolderStore::open(home).unwrap();
     let cpu = || CpuProvider::new(&config.providers.cpu, store.clone()).unwrap();
     let info = ProviderInfo { id: "borrowed".into(), ..cpu().info().clone() };
     let (shown, submitted) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -88,10 +87,14 @@ async fn train(script: Vec<(usize, Error)>, fallback: bool) -> Outcome {
     if fallback {
         providers.push(Arc::new(cpu()));
     }
-    let client = Client::with_providers(config.clone(), store, providers).unwrap();
+    (Client::with_providers(config.clone(), store, providers).unwrap(), flaky)
+}
+
+/// Trains the `dropout` curve's job; what it warned of.
+async fn drive(client: &Client, home: &Path) -> (Result<Report>, Vec<String>) {
     let jobs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors/curves");
     let mut job = read_job(&jobs.join("dropout.toml")).unwrap();
-    job.output = Some(home.path().join("out"));
+    job.output = Some(home.join("out"));
     let mut warnings = Vec::new();
     let observe = |event| {
         if let RunEvent::Task(Event::Warning { message }) = event {
@@ -99,6 +102,14 @@ async fn train(script: Vec<(usize, Error)>, fallback: bool) -> Outcome {
         }
     };
     let report = client.start(job).await.unwrap().drive(std::future::pending(), observe).await;
+    (report, warnings)
+}
+
+/// Trains with a flaky provider in front of the CPU, or alone.
+async fn train(script: Vec<(usize, Error)>, fallback: bool) -> Outcome {
+    let home = tempfile::tempdir().unwrap();
+    let (client, flaky) = client(home.path(), &[], script, fallback);
+    let (report, warnings) = drive(&client, home.path()).await;
     let model = std::fs::read(home.path().join("out/model.safetensors")).unwrap_or_default();
     Outcome { report, model, warnings, submitted: flaky.submitted.load(Ordering::SeqCst) }
 }
@@ -159,4 +170,26 @@ async fn what_may_pass_is_tried_again_and_what_stays_is_not() {
     let failed = train(vec![(0, locked.clone())], false).await;
     assert_eq!(failed.report.unwrap_err().kind(), ErrorKind::Unauthenticated, "of a single provider, its own error");
     assert_eq!((failed.submitted, failed.warnings.len()), (1, 1));
+}
+
+/// The pause is longer than a job waits at its beginning for what may never come.
+#[tokio::test]
+async fn a_new_job_waits_for_the_end_of_a_pause_unless_that_is_too_late() {
+    let home = tempfile::tempdir().unwrap();
+    let breaker = ["router.breaker.crashes=1", "router.breaker.cooldown=\"6s\"", "router.patience.failures=1"];
+    let crash = Error::new(ErrorKind::WorkerUnhealthy, "the worker crashed");
+    let (first, _) = client(home.path(), &breaker, vec![(0, crash)], false);
+    assert_eq!(drive(&first, home.path()).await.0.unwrap_err().kind(), ErrorKind::AllProvidersFailed);
+
+    let hurried = [&breaker[..], &["router.patience.time=\"2s\""]].concat();
+    let (report, warnings) = drive(&client(home.path(), &hurried, Vec::new(), false).0, home.path()).await;
+    let error = report.unwrap_err();
+    assert!(error.report().contains("left alone for") && warnings.is_empty(), "{} {warnings:?}", error.report());
+
+    let (report, warnings) = drive(&client(home.path(), &breaker, Vec::new(), false).0, home.path()).await;
+    assert_eq!(report.unwrap().status, Status::Succeeded);
+    assert!(
+        warnings[0].starts_with("waiting for a provider that can't take it now: borrowed: it is left alone for "),
+        "{warnings:?}"
+    );
 }

@@ -124,6 +124,14 @@ impl TaskLog {
         Ok(true)
     }
 
+    /// Takes how far a task has come of which nothing else is told before its end.
+    pub fn tell(&mut self, progress: Progress) {
+        if self.last_progress != Some(progress) {
+            self.last_progress = Some(progress);
+            self.events.push(Event::Progress(progress));
+        }
+    }
+
     /// Takes a reply that brings everything: its blobs go into the folder, verified. Checkpoints that didn't come along
     /// aren't told.
     ///
@@ -135,8 +143,10 @@ impl TaskLog {
         let owner = store.clone();
         let unpacked = spawn_blocking(move || blobs.iter().try_for_each(|blob| unpack(&owner, blob)));
         unpacked.await.map_err(|e| Error::new(ErrorKind::Unexpected, "a thread ended early").because(e))??;
-        if self.events.is_empty() {
-            for event in events {
+        let is_progress = |event: &Event| matches!(event, Event::Progress(_));
+        if self.events.iter().all(is_progress) {
+            let was_told = self.last_progress.is_some();
+            for event in events.into_iter().filter(|event| !(was_told && is_progress(event))) {
                 if let Event::Checkpoint(checkpoint) = &event
                     && !store.has(&checkpoint.digest).await?
                 {

@@ -119,6 +119,7 @@ impl Workers {
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct Jobs {
     pub(crate) in_queue: u32,
+    pub(crate) in_progress: u32,
 }
 
 /// The REST API's list of workers.
@@ -131,15 +132,36 @@ pub(crate) struct WorkerList {
 
 /// One of its workers.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 pub(crate) struct ListedWorker {
     pub(crate) id: String,
     pub(crate) status: String,
+    uptime_seconds: Option<f64>,
+}
+
+impl ListedWorker {
+    /// Whether it runs, and may have done so for this long: a crashed one is started again under its id.
+    pub(crate) fn runs_since(&self, time: Duration) -> bool {
+        /// Whole seconds, by another clock.
+        const SLACK: Duration = Duration::from_secs(2);
+        let up = self.uptime_seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        self.status == "RUNNING" && up.is_none_or(|up| up + SLACK >= time)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_worker_that_was_started_again_is_another_one() {
+        let listed = |text: &str| serde_json::from_str::<ListedWorker>(text).unwrap();
+        let since = |text: &str| listed(text).runs_since(Duration::from_secs(10));
+        assert!(since(r#"{"id":"w","status":"RUNNING","uptimeSeconds":9}"#));
+        assert!(since(r#"{"id":"w","status":"RUNNING"}"#));
+        assert!(!since(r#"{"id":"w","status":"RUNNING","uptimeSeconds":7}"#));
+        assert!(!since(r#"{"id":"w","status":"IDLE","uptimeSeconds":20}"#));
+    }
 
     /// Bodies as the documentation and published transcripts have them.
     #[test]

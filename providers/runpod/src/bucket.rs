@@ -31,6 +31,6 @@ pub(crate) async fn find(bucket: &Bucket, task: &Task, endpoint: &str) -> Result
     }
     let Some(attempt) = bucket.taken(task).await? else { return Ok(None) };
     // The reply that named its job may have been lost.
-    let unnamed = JobId { endpoint: endpoint.into(), job: None, attempt: attempt.clone(), key: key.clone() };
+    let unnamed = JobId { attempt: attempt.clone(), ..JobId::unnamed(endpoint, task) };
     Ok(Some(launched.filter(|id| id.attempt == attempt).unwrap_or(unnamed)))
 }

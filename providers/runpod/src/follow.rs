@@ -20,18 +20,20 @@ pub(crate) struct Follow {
     pub(crate) task: Following,
     /// What `runsync` answered: as good as the first look.
     pub(crate) answered: Option<Job>,
-    /// Another job than ours runs the task.
+    /// Its job isn't known: only the bucket tells of it.
     pub(crate) is_elsewhere: bool,
-    /// It was handed over twice: another job of it is turned away at the lease, and paid for.
-    pub(crate) is_twice: bool,
     /// Since when it is being cancelled.
     pub(crate) cancelling: Option<Instant>,
+    /// Since when it is known to run.
+    pub(crate) running: Option<Instant>,
+    /// It waited while no worker was ready: for a start, not for its turn.
+    pub(crate) is_cold: bool,
+    /// Why it is given up, where that isn't confirmed yet.
+    pub(crate) given_up: Option<Error>,
     pub(crate) watch: Watch,
-    /// No worker was there for it when it was looked at: it waited for a start.
-    pub(crate) was_started: bool,
     /// When the endpoint's health is to be looked at.
     pub(crate) health_at: Instant,
-    /// Since when no worker of the endpoint runs, though the task does.
+    /// Since when no worker of the endpoint runs, though the task does; or nothing says that the task is there.
     pub(crate) lost: Option<Instant>,
     pub(crate) bytes_down: u64,
 }
@@ -40,17 +42,24 @@ impl Follow {
     pub(crate) fn new(id: JobId, left: Duration) -> Self {
         Self {
             task: Following::new(&id.key, &id.attempt, left),
+            is_elsewhere: id.job.is_none(),
             id,
             answered: None,
-            is_elsewhere: false,
-            is_twice: false,
             cancelling: None,
+            running: None,
+            is_cold: false,
+            given_up: None,
             watch: Watch::default(),
-            was_started: false,
             health_at: Instant::now() + GLANCE,
             lost: None,
             bytes_down: 0,
         }
+    }
+
+    /// A worker has it.
+    pub(crate) fn runs(&mut self) {
+        self.running.get_or_insert_with(Instant::now);
+        self.task.runs();
     }
 
     pub(crate) fn fail(&mut self, error: Error, usage: Option<Usage>) {

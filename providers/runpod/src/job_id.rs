@@ -1,6 +1,6 @@
 //! The id of a task: where its job is, and which attempt at which key it was.
 
-use outboard_core::TaskId;
+use outboard_core::{Task, TaskId};
 
 /// `ENDPOINT/JOB/ATTEMPT/KEY`; slashes within the attempt are escaped.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +16,11 @@ pub(crate) struct JobId {
 const UNKNOWN: &str = "-";
 
 impl JobId {
+    /// Of a task at an endpoint that may have it.
+    pub(crate) fn unnamed(endpoint: &str, task: &Task) -> Self {
+        Self { endpoint: endpoint.into(), job: None, attempt: task.attempt.clone(), key: task.key.clone() }
+    }
+
     pub(crate) fn task_id(&self) -> TaskId {
         let job = self.job.as_deref().unwrap_or(UNKNOWN);
         let attempt = self.attempt.replace('%', "%25").replace('/', "%2F");

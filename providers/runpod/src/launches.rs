@@ -7,7 +7,7 @@ use std::{
 };
 
 use outboard_core::{
-    Digest, Task,
+    Digest, TaskId,
     error::{IoContext, Result},
 };
 use outboard_protocol::envelope::{encode, now};
@@ -18,6 +18,8 @@ use crate::job_id::JobId;
 
 /// RunPod forgets every job after a week.
 const LONGEST: Duration = Duration::from_secs(8 * 86_400);
+/// Stands for an endpoint that isn't known.
+const NOWHERE: &str = "-";
 
 /// Notes of attempts that may be running.
 #[derive(Debug)]
@@ -25,19 +27,21 @@ pub(crate) struct Launches {
     folder: PathBuf,
 }
 
-/// What is known of an attempt that an earlier process was about to hand over.
+/// What an earlier process noted of an attempt.
 #[derive(Debug)]
-pub(crate) enum Launched {
-    /// RunPod has it, for this much longer.
-    To(JobId, Duration),
-    /// It may have it, for this much longer.
-    Perhaps(Duration),
+pub(crate) struct Launched {
+    /// Without a job where RunPod may have it, or not.
+    pub(crate) id: JobId,
+    /// RunPod has forgotten it then.
+    pub(crate) left: Duration,
 }
 
 #[derive(Serialize, Deserialize)]
 struct Note {
-    /// Endpoint and job, once they are known.
-    place: Option<(String, String)>,
+    /// Where it was sent.
+    endpoint: String,
+    /// Its job, once that is known.
+    job: Option<String>,
     /// When RunPod has forgotten it: milliseconds since 1970, UTC.
     until: u64,
 }
@@ -51,40 +55,29 @@ impl Launches {
         self.folder.join(Digest::of(attempt.as_bytes()).to_string())
     }
 
-    /// Notes that the attempt is about to be handed over.
-    pub(crate) fn begin(&self, task: &Task, ttl: Duration) -> Result<()> {
-        atomic::create_folder(&self.folder)?;
-        self.sweep();
-        self.write(&task.attempt, &Note { place: None, until: after(ttl) })
+    /// Notes that an attempt is about to be sent, or, once its job is known, who has it.
+    pub(crate) fn note(&self, id: &JobId, ttl: Duration) -> Result<()> {
+        if id.job.is_none() {
+            atomic::create_folder(&self.folder)?;
+            self.sweep();
+        }
+        let note = Note { endpoint: id.endpoint.clone(), job: id.job.clone(), until: after(ttl) };
+        atomic::write(&self.path(&id.attempt), &encode(&note)?)
     }
 
-    /// Notes who has it.
-    pub(crate) fn accepted(&self, id: &JobId, ttl: Duration) -> Result<()> {
-        let place = id.job.clone().map(|job| (id.endpoint.clone(), job));
-        self.write(&id.attempt, &Note { place, until: after(ttl) })
-    }
-
-    fn write(&self, attempt: &str, note: &Note) -> Result<()> {
-        atomic::write(&self.path(attempt), &encode(note)?)
-    }
-
-    /// What was noted.
-    pub(crate) fn find(&self, task: &Task) -> Result<Option<Launched>> {
-        let path = self.path(&task.attempt);
+    /// What was noted of an attempt; nothing where it was never sent.
+    pub(crate) fn find(&self, attempt: &str, key: &str) -> Result<Option<Launched>> {
+        let path = self.path(attempt);
         let bytes = match fs::read(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             read => read.doing("read", &path)?,
         };
         // What can't be read may have been anything.
-        let note = serde_json::from_slice(&bytes).unwrap_or(Note { place: None, until: after(LONGEST) });
-        let left = Duration::from_millis(note.until.saturating_sub(now()));
-        Ok(match note.place {
-            Some((endpoint, job)) => {
-                let id = JobId { endpoint, job: Some(job), attempt: task.attempt.clone(), key: task.key.clone() };
-                Some(Launched::To(id, left))
-            }
-            None => Some(Launched::Perhaps(left)),
-        })
+        let note = serde_json::from_slice(&bytes);
+        let Note { endpoint, job, until } =
+            note.unwrap_or(Note { endpoint: NOWHERE.into(), job: None, until: after(LONGEST) });
+        let id = JobId { endpoint, job, attempt: attempt.into(), key: key.into() };
+        Ok(Some(Launched { id, left: Duration::from_millis(until.saturating_sub(now())) }))
     }
 
     /// It was not taken, or has ended.
@@ -105,6 +98,15 @@ impl Launches {
             }
         }
     }
+}
+
+/// The task of an attempt that a client of this store was about to send, or sent, to RunPod; none where that never happened,
+/// or it is known to have ended. Whether RunPod has it, the provider finds out.
+///
+/// # Errors
+/// `InvalidRequest` where the note can't be read.
+pub fn launched(store: &FolderStore, attempt: &str, key: &str) -> Result<Option<TaskId>> {
+    Ok(Launches::new(store).find(attempt, key)?.map(|launched| launched.id.task_id()))
 }
 
 fn after(time: Duration) -> u64 {

@@ -3,15 +3,17 @@
 use std::time::Duration;
 
 use outboard_core::{
+    Event,
     error::{Error, ErrorKind, Result, Retry},
-    task::{Phase, Timings, Usage},
+    task::{Ended, Outcome, Phase, Timings, Usage},
 };
 use outboard_protocol::{InlineReply, TaskProgress, TaskRecord, TaskResult, envelope::Ending};
 use outboard_store::{Bucket, Stage};
+use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    api::{HealthBody, Job, Status, Workers},
+    api::{HealthBody, Job, Status},
     diagnosis::{Why, why},
     follow::Follow,
     price,
@@ -61,7 +63,7 @@ impl RunPodProvider {
             self.merge(bucket, follow, progress, is_over).await?;
         }
         match job {
-            None if follow.is_elsewhere => self.look_elsewhere(follow),
+            None if follow.is_elsewhere => self.look_elsewhere(follow).await?,
             None => self.forgotten(follow),
             Some(job) => self.judge(follow, job).await?,
         }
@@ -83,7 +85,7 @@ impl RunPodProvider {
 
     async fn merge(&self, bucket: &Bucket, follow: &mut Follow, progress: TaskProgress, is_over: bool) -> Result<()> {
         if follow.task.log.merge(bucket, progress, &self.store, is_over).await? {
-            follow.task.runs();
+            follow.runs();
         }
         Ok(())
     }
@@ -111,6 +113,15 @@ impl RunPodProvider {
     fn finish(&self, follow: &mut Follow, result: TaskResult, job: &Job) {
         let TaskResult { ended, timings, .. } = result;
         let usage = self.usage(follow, timings, job);
+        let is_stopped = match &ended {
+            Ending::Finished(Outcome::Train { ended, .. }) => *ended == Ended::Cancelled,
+            ended => matches!(ended, Ending::Cancelled),
+        };
+        if is_stopped && follow.cancelling.is_none() {
+            // RunPod stops workers of a job that it has handed out twice, and those that it takes away.
+            let error = Error::new(ErrorKind::Preempted, "RunPod stopped the task, which nobody here has asked for");
+            return follow.fail(error.hint("look at the endpoint in RunPod's console"), usage);
+        }
         match ended {
             Ending::Finished(outcome) => follow.task.end(Phase::Finished(outcome), usage),
             Ending::Failed(failure) => follow.fail(failure.into(), usage),
@@ -118,28 +129,18 @@ impl RunPodProvider {
         }
     }
 
-    fn usage(&self, follow: &Follow, timings: Timings, job: &Job) -> Option<Usage> {
+    pub(crate) fn usage(&self, follow: &Follow, timings: Timings, job: &Job) -> Option<Usage> {
         // Where RunPod doesn't say, the worker's own time is what it took at least.
         let execution = job.execution().max(timings.running());
-        let delay = match job.id.is_empty() {
-            // RunPod doesn't know the job any more.
-            true => self.config.start_time,
-            false => job.delay(),
-        };
-        let mut billed = match job.was_taken() || !execution.is_zero() {
-            true => price::billed(&self.config, delay, execution),
-            // No worker has had it.
-            false => Duration::ZERO,
-        };
-        if follow.is_twice {
-            // The other job's worker started, was turned away, and stayed for its idle time-out.
-            billed += price::billed(&self.config, self.config.start_time, Duration::ZERO);
-        }
-        let waited = job.delay().as_secs_f64();
-        // RunPod's delay is both the wait and the start of a worker.
-        let timings = match follow.was_started {
-            true => Timings { boot: timings.boot + waited, ..timings },
-            false => Timings { queue: waited, ..timings },
+        // Of a job that nobody knows, or not any more, a worker may have started.
+        let is_unknown = job.id.is_empty();
+        let delay = if is_unknown { self.config.start_time } else { job.delay() };
+        let was_taken = is_unknown || job.was_taken() || !execution.is_zero();
+        let billed = if was_taken { price::billed(&self.config, delay, execution) } else { Duration::ZERO };
+        let delay = job.delay().as_secs_f64();
+        let timings = match follow.is_cold {
+            true => Timings { boot: timings.boot + delay, ..timings },
+            false => Timings { queue: delay, ..timings },
         };
         let bytes_up = follow.task.log.bytes_up();
         Some(Usage { timings, billed: Some(billed), bytes_down: follow.bytes_down, bytes_up })
@@ -164,6 +165,12 @@ impl RunPodProvider {
                 let hint = "look at the worker's log in RunPod's console: it was killed or it hung, mostly";
                 follow.fail(error.with_retry(Retry::Other).hint(hint), usage);
             }
+            Status::Cancelled if follow.given_up.is_some() => {
+                let usage = spent(follow);
+                if let Some(error) = follow.given_up.take() {
+                    follow.fail(error, usage);
+                }
+            }
             Status::Cancelled => {
                 let since = *follow.cancelling.get_or_insert_with(Instant::now);
                 let may_come = self.bucket.is_some() && job.was_taken();
@@ -173,7 +180,13 @@ impl RunPodProvider {
                 }
             }
             Status::InProgress => {
-                follow.task.runs();
+                follow.runs();
+                // What the worker said last. It is never a result; with a store the records tell more.
+                if let (None, Some(output)) = (&self.bucket, &job.output)
+                    && let Ok(Event::Progress(progress)) = Event::deserialize(output)
+                {
+                    follow.task.log.tell(progress);
+                }
                 self.watch_running(follow, job.worker()).await;
             }
             Status::InQueue | Status::Unstated | Status::Unknown(_) => {
@@ -206,22 +219,13 @@ impl RunPodProvider {
             && self.bucket.is_some()
         {
             // Another job of this task has the lease: its result is found by the key.
-            follow.task.runs();
+            follow.runs();
             follow.is_elsewhere = true;
             return Ok(());
         }
         let result = follow.task.log.take(reply, &self.store).await?;
         self.finish(follow, result, &job);
         Ok(())
-    }
-
-    /// Another job of this task runs, of which only the bucket tells.
-    fn look_elsewhere(&self, follow: &mut Follow) {
-        follow.task.runs();
-        if follow.task.left().is_zero() {
-            let error = Error::new(ErrorKind::WorkerUnhealthy, "the worker that had the task left no result");
-            follow.fail(error.hint("look at the workers' logs in RunPod's console"), None);
-        }
     }
 
     /// RunPod doesn't know a job that it has accepted.
@@ -243,17 +247,17 @@ impl RunPodProvider {
         let least =
             [config.crash_patience, config.throttled_patience, config.capacity_patience, config.cold_start_patience];
         let least = least.into_iter().min().unwrap_or_default();
-        let Some((workers, _)) = self.workers(follow, least, None).await else { return };
-        follow.was_started |= matches!(why(&workers), Why::NoWorkers | Why::Starting);
+        let Some((HealthBody { workers, .. }, _)) = self.workers(follow, least, None).await else { return };
+        follow.is_cold |= !workers.work();
         if let Some(error) = follow.watch.look(&workers, config, Instant::now()) {
             self.give_up(follow, error).await;
         }
     }
 
     /// The task runs: a worker that is dead posts nothing, and RunPod doesn't notice.
-    async fn watch_running(&self, follow: &mut Follow, worker: Option<&str>) {
+    pub(crate) async fn watch_running(&self, follow: &mut Follow, worker: Option<&str>) {
         let patience = self.config.lost_patience;
-        let Some((workers, listed)) = self.workers(follow, patience, worker).await else { return };
+        let Some((HealthBody { workers, .. }, listed)) = self.workers(follow, patience, worker).await else { return };
         // The counts are the whole endpoint's: other jobs run on it too, perhaps.
         if listed.unwrap_or(workers.running > 0) {
             follow.lost = None;
@@ -268,34 +272,35 @@ impl RunPodProvider {
         }
     }
 
-    /// The workers of the task's endpoint, where it is time to look; and whether `worker` runs, where the key allows to
-    /// list them.
-    async fn workers(
+    /// The workers and jobs of the task's endpoint, where it is time to look; and whether `worker` runs, where the key
+    /// allows to list them.
+    pub(crate) async fn workers(
         &self,
         follow: &mut Follow,
         patience: Duration,
         worker: Option<&str>,
-    ) -> Option<(Workers, Option<bool>)> {
+    ) -> Option<(HealthBody, Option<bool>)> {
         let now = Instant::now();
         if now < follow.health_at {
             return None;
         }
         follow.health_at = now + (patience / 6).clamp(HEALTH[0], HEALTH[1]);
         let endpoint = &follow.id.endpoint;
-        let mut workers = match self.connection.health(endpoint).await {
-            Ok(health) => health.workers,
+        let mut health = match self.connection.health(endpoint).await {
+            Ok(health) => health,
             // Not to be reached is not failed.
             Err(error) => {
                 tracing::debug!(endpoint, %error, "the endpoint's health can't be seen");
                 return None;
             }
         };
-        let mut runs = None;
+        let (workers, mut runs) = (&mut health.workers, None);
         if (worker.is_some() || !workers.work()) && self.may_list_workers() {
             match self.connection.workers(endpoint).await {
                 Ok(list) => {
-                    runs = worker
-                        .map(|id| list.workers.iter().any(|listed| listed.id == id && listed.status == "RUNNING"));
+                    let time = follow.running.map_or(Duration::ZERO, |since| since.elapsed());
+                    runs =
+                        worker.map(|id| list.workers.iter().any(|listed| listed.id == id && listed.runs_since(time)));
                     workers.unhealthy = workers.unhealthy.max(list.summary.unhealthy);
                     workers.throttled = workers.throttled.max(list.summary.throttled);
                     workers.initializing = workers.initializing.max(list.summary.initializing);
@@ -307,7 +312,7 @@ impl RunPodProvider {
                 }
             }
         }
-        Some((workers, runs))
+        Some((health, runs))
     }
 
     /// Cancels a task that doesn't get on. Where it ended meanwhile, that counts.
@@ -321,10 +326,13 @@ impl RunPodProvider {
             // It came to something after all: the next look sees what.
             Ok(Some(job)) if job.status.is_final() => follow.answered = Some(job),
             Ok(None) => follow.fail(error, None),
-            Ok(Some(_)) | Err(_) => {
-                let until = follow.task.left();
-                follow.fail(error.at("cancelling", "not confirmed").with_retry(Retry::Unknown { until }), None);
+            // It may run on: the next look tries again, as long as RunPod may have it.
+            unconfirmed if !follow.task.left().is_zero() => {
+                tracing::debug!(%error, ?unconfirmed, "a cancellation isn't confirmed");
+                follow.given_up = Some(error);
+                follow.health_at = Instant::now();
             }
+            Ok(Some(_)) | Err(_) => follow.fail(error.at("cancelling", "not confirmed"), None),
         }
     }
 

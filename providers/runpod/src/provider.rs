@@ -13,9 +13,9 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 use outboard_core::{
     ComputeProvider, Task, TaskId,
-    error::{Error, ErrorKind, Result, Retry},
+    error::{Error, ErrorKind, Result},
     provider::{Cancelled, Capabilities, Health, PriceModel, ProviderInfo, TaskSummary},
-    task::{OperationKind, Revision, TaskState},
+    task::{OperationKind, Phase, Revision, TaskState, Timings},
 };
 use outboard_store::{Bucket, FolderStore};
 use tokio::{
@@ -25,12 +25,13 @@ use tokio::{
 
 use crate::{
     Config,
+    api::Job,
     catalogue::Prices,
     connection::Connection,
     endpoints::Endpoints,
     follow::Follow,
     job_id::JobId,
-    launches::{Launched, Launches},
+    launches::Launches,
     look::{GRACE, against},
     price,
     recording::Recording,
@@ -61,17 +62,8 @@ pub struct RunPodProvider {
     cannot_list: AtomicBool,
 }
 
-type Place = Arc<sync::Mutex<Handed>>;
-
-/// What is known of handing an attempt over.
-#[derive(Debug, Default)]
-enum Handed {
-    #[default]
-    Not,
-    To(TaskId),
-    /// It may run until then.
-    Lost(Instant),
-}
+/// The attempt's task, once it has been handed over.
+type Place = Arc<sync::Mutex<Option<TaskId>>>;
 
 impl RunPodProvider {
     /// The endpoints of `config`, with the client's blobs in `store`, and what workers need in `bucket`. Without a bucket
@@ -132,21 +124,10 @@ impl RunPodProvider {
     fn place(&self, attempt: &str) -> Place {
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         if places.len() >= REMEMBERED {
-            // What may be running without our knowing must not be forgotten.
-            places.retain(|_, place| {
-                Arc::strong_count(place) > 1 || place.try_lock().is_ok_and(|place| matches!(*place, Handed::Lost(_)))
-            });
+            // The others are noted on disk.
+            places.retain(|_, place| Arc::strong_count(place) > 1);
         }
         places.entry(attempt.into()).or_default().clone()
-    }
-
-    /// What an earlier process noted of handing it over.
-    fn noted(&self, task: &Task) -> Result<Handed> {
-        Ok(match self.launches.find(task)? {
-            Some(Launched::To(id, left)) => Handed::To(self.remember(Follow::new(id, left))),
-            Some(Launched::Perhaps(left)) => Handed::Lost(Instant::now() + left),
-            None => Handed::Not,
-        })
     }
 
     fn remember(&self, follow: Follow) -> TaskId {
@@ -174,9 +155,7 @@ impl RunPodProvider {
             .hint("put its endpoint into `providers.runpod.endpoints` again"));
         };
         let longest = self.config.start_within + self.config.max_task_time + self.config.transfer_time;
-        let mut follow = Follow::new(job, longest);
-        follow.is_elsewhere = follow.id.job.is_none();
-        self.remember(follow);
+        self.remember(Follow::new(job, longest));
         self.find_remembered(id)
     }
 
@@ -228,46 +207,17 @@ impl ComputeProvider for RunPodProvider {
         let limits = Limits::of(task, &self.config).map_err(locate)?;
         let place = self.place(&task.attempt);
         let mut place = place.lock().await;
-        if matches!(*place, Handed::Not) {
-            *place = self.noted(task)?;
+        if let Some(id) = &*place {
+            return Ok(id.clone());
         }
-        let runs_once = match &self.bucket {
-            // With conditional puts the lease sees to it.
-            Some(bucket) => bucket.probed().await.map_err(locate)?.holds_conditions,
-            None => false,
+        let follow = match (self.launches.find(&task.attempt, &task.key).map_err(locate)?, &self.bucket) {
+            (Some(launched), _) => self.find_sent(task, launched).await,
+            (None, Some(bucket)) => self.submit_by_bucket(bucket, task, limits).await,
+            (None, None) => self.submit_inline(task, limits).await,
         };
-        match &*place {
-            Handed::To(id) => return Ok(id.clone()),
-            // Not even when its time is over: what is reserved covers one execution.
-            Handed::Lost(until) if !runs_once => {
-                let found = self.find_lost(task, *until).await.map_err(locate)?;
-                let id = self.remember(found);
-                *place = Handed::To(id.clone());
-                return Ok(id);
-            }
-            Handed::Lost(_) | Handed::Not => {}
-        }
-        let submitted = match &self.bucket {
-            Some(bucket) => self.submit_by_bucket(bucket, task, limits).await,
-            None => self.submit_inline(task, limits).await,
-        };
-        let was_lost = matches!(*place, Handed::Lost(_));
-        match submitted {
-            Ok(mut follow) => {
-                follow.is_twice |= was_lost;
-                let id = self.remember(follow);
-                *place = Handed::To(id.clone());
-                Ok(id)
-            }
-            Err(error) => {
-                match error.retry() {
-                    Retry::Unknown { .. } => *place = Handed::Lost(Instant::now() + limits.ttl),
-                    _ if was_lost => {}
-                    _ => self.launches.forget(&task.attempt),
-                }
-                Err(locate(error))
-            }
-        }
+        let id = self.remember(follow.map_err(locate)?);
+        *place = Some(id.clone());
+        Ok(id)
     }
 
     async fn wait(&self, id: &TaskId, seen: Revision, limit: Duration) -> Result<TaskState> {
@@ -297,10 +247,24 @@ impl ComputeProvider for RunPodProvider {
             return Ok(Cancelled::Stopped);
         }
         if follow.is_elsewhere {
-            return Ok(Cancelled::StillBilled { until: follow.task.left() });
+            follow.cancelling.get_or_insert_with(Instant::now);
+            let locate = |error: Error| error.with_operation("cancel");
+            if self.withdraw(&follow.id).await.map_err(|error| locate(follow.locate(error)))? {
+                let usage = self.usage(&follow, Timings::default(), &Job::default());
+                follow.task.end(Phase::Cancelled, usage);
+                self.launches.forget(&follow.id.attempt);
+                return Ok(Cancelled::Stopped);
+            }
+            // A worker has it, or had.
+            self.look(&mut follow).await.map_err(locate)?;
+            return Ok(match follow.task.is_over() {
+                true => Cancelled::Stopped,
+                false => Cancelled::StillBilled { until: follow.task.left() },
+            });
         }
-        let stopped = self.stop(&follow).await.map_err(|error| follow.locate(error).with_operation("cancel"))?;
+        // Noted first: where its reply is lost, RunPod may have stopped it all the same.
         follow.cancelling.get_or_insert_with(Instant::now);
+        let stopped = self.stop(&follow).await.map_err(|error| follow.locate(error).with_operation("cancel"))?;
         follow.task.hurry();
         Ok(match stopped {
             None => Cancelled::Stopped,

@@ -12,7 +12,10 @@ use outboard_store::{Bucket, inline::pack};
 use serde::Serialize;
 use tokio::{task::spawn_blocking, time::Instant};
 
-use crate::{Config, api::Job, bucket, connection::Posted, follow::Follow, job_id::JobId, provider::RunPodProvider};
+use crate::{
+    Config, api::Job, bucket, connection::Posted, follow::Follow, job_id::JobId, launches::Launched,
+    provider::RunPodProvider,
+};
 
 /// What `run` and `runsync` take; RunPod's documentation of 2026-08-20.
 const MAX_RUN: usize = 10_000_000;
@@ -80,25 +83,31 @@ impl Limits {
 }
 
 impl RunPodProvider {
-    /// An attempt whose reply was lost, where the bucket has it by now. It isn't handed over again.
-    pub(crate) async fn find_lost(&self, task: &Task, until: Instant) -> Result<Follow> {
-        let left = until.saturating_duration_since(Instant::now());
-        if let Some(bucket) = &self.bucket
-            && let Some(follow) = self.find_by_key(bucket, task, left).await?
-        {
-            return Ok(follow);
+    /// An attempt that was sent before. It isn't sent again, not even when its time is over: what is reserved covers one
+    /// start and one execution.
+    pub(crate) async fn find_sent(&self, task: &Task, Launched { id, left }: Launched) -> Result<Follow> {
+        if id.job.is_some() {
+            return Ok(Follow::new(id, left));
+        }
+        let lost = |error: Error| error.with_retry(Retry::Unknown { until: left });
+        if let Some(bucket) = &self.bucket {
+            if bucket.probed().await.map_err(lost)?.holds_conditions {
+                return Ok(Follow::new(id, left));
+            }
+            if let Some(follow) = self.find_by_key(bucket, task, left).await.map_err(lost)? {
+                return Ok(follow);
+            }
         }
         let message = "the attempt may be running on RunPod: the reply to its submission was lost";
-        Err(Error::new(ErrorKind::Unavailable, message).with_retry(Retry::Unknown { until: left }).hint(
-            "wait until its time is over; with a store (`[store] url`) that holds conditional puts it would run once",
-        ))
+        Err(lost(Error::new(ErrorKind::Unavailable, message).hint(
+            "wait until its time is over; with a store (`[store] url`) that holds conditional puts it would be found",
+        )))
     }
 
     async fn find_by_key(&self, bucket: &Bucket, task: &Task, left: Duration) -> Result<Option<Follow>> {
         // Where nobody knows where it runs, any of them stands for it.
         let some = self.endpoints.all().first().map_or("", |endpoint| endpoint.id.as_str());
-        let found = bucket::find(bucket, task, some).await?;
-        Ok(found.map(|id| Follow { is_elsewhere: id.job.is_none(), ..Follow::new(id, left) }))
+        Ok(bucket::find(bucket, task, some).await?.map(|id| Follow::new(id, left)))
     }
 
     /// Hands a task over that has a bucket as its store: found by its key if it is there already.
@@ -116,23 +125,15 @@ impl RunPodProvider {
             Err(Error::new(ErrorKind::Timeout, message).hint("raise `providers.runpod.transfer_timeout`"))
         })?;
         let body = encode(&InlineRequest { envelope, blobs: Vec::new() }, limits)?;
-        self.launches.begin(task, limits.ttl)?;
-        let mut is_twice = false;
-        let posted = match self.post(&order, &body, None).await {
-            (_, Posted::Lost(error)) if probe.holds_conditions => {
-                tracing::debug!(attempt = task.attempt, %error, "handing it over again: only one of both gets the lease");
-                is_twice = true;
-                match self.post(&order, &body, None).await {
-                    // The first one may be there.
-                    (endpoint, Posted::Refused(error)) => (endpoint, Posted::Lost(error)),
-                    posted => posted,
-                }
+        let follow = match self.post(task, limits, &order, &body, None).await? {
+            // Whether RunPod has it, its lease will tell. Sent again it could cost another start, which nobody reserved.
+            (endpoint, Posted::Lost(error)) if probe.holds_conditions => {
+                tracing::debug!(attempt = task.attempt, endpoint, %error, "the reply to a submission was lost");
+                Follow::new(JobId::unnamed(&endpoint, task), limits.ttl)
             }
-            posted => posted,
+            posted => self.accepted(task, limits, posted)?,
         };
-        let follow = Follow { is_twice, ..self.accepted(task, limits, posted)? };
         bucket::note(bucket, &follow.id).await.unwrap_or_else(|error| {
-            // After a restart it is handed over once more then, and the lease decides.
             tracing::warn!(%error, "where the task is could not be noted in the store");
         });
         Ok(Follow { bytes_down: self.sizes(&task.operation.needs()), ..follow })
@@ -155,15 +156,23 @@ impl RunPodProvider {
         let is_short = task.operation.kind() != OperationKind::Train && task.limit.is_some_and(|limit| limit <= SHORT);
         let wait = (is_short || body.len() > MAX_RUN).then_some(SYNC_WAIT);
         let order = self.endpoints.in_turn(Instant::now());
-        self.launches.begin(task, limits.ttl)?;
-        let follow = self.accepted(task, limits, self.post(&order, &body, wait).await)?;
+        let posted = self.post(task, limits, &order, &body, wait).await?;
+        let follow = self.accepted(task, limits, posted)?;
         Ok(Follow { bytes_down: sizes, ..follow })
     }
 
-    /// Tries one endpoint after the other, until one has the job or may have it.
-    async fn post(&self, order: &[&str], body: &[u8], wait: Option<Duration>) -> (String, Posted) {
+    /// Tries one endpoint after the other, until one has the job or may have it. Each try is noted before it is made.
+    async fn post(
+        &self,
+        task: &Task,
+        limits: Limits,
+        order: &[&str],
+        body: &[u8],
+        wait: Option<Duration>,
+    ) -> Result<(String, Posted)> {
         let mut refused = None;
         for endpoint in order {
+            self.launches.note(&JobId::unnamed(endpoint, task), limits.ttl)?;
             match self.connection.post(endpoint, body.to_vec(), wait).await {
                 Posted::Refused(error) => {
                     let is_its_own = matches!(
@@ -172,26 +181,27 @@ impl RunPodProvider {
                     );
                     let error = error.at("endpoint", endpoint);
                     if !is_its_own {
-                        return ((*endpoint).into(), Posted::Refused(error));
+                        refused = Some(((*endpoint).to_string(), error));
+                        break;
                     }
                     self.endpoints.rest(endpoint, Instant::now());
                     refused.get_or_insert(((*endpoint).to_string(), error));
                 }
-                posted => return ((*endpoint).into(), posted),
+                posted => return Ok(((*endpoint).into(), posted)),
             }
         }
+        self.launches.forget(&task.attempt);
         let (endpoint, error) = refused.unwrap_or_else(|| {
             (String::new(), Error::new(ErrorKind::InvalidConfig, "the runpod provider has no endpoints"))
         });
-        (endpoint, Posted::Refused(error))
+        Ok((endpoint, Posted::Refused(error)))
     }
 
     fn accepted(&self, task: &Task, limits: Limits, (endpoint, posted): (String, Posted)) -> Result<Follow> {
         match posted {
             Posted::Accepted(job) => {
-                let id =
-                    JobId { endpoint, job: Some(job.id.clone()), attempt: task.attempt.clone(), key: task.key.clone() };
-                self.launches.accepted(&id, limits.ttl).unwrap_or_else(|error| {
+                let id = JobId { job: Some(job.id.clone()), ..JobId::unnamed(&endpoint, task) };
+                self.launches.note(&id, limits.ttl).unwrap_or_else(|error| {
                     tracing::warn!(%error, "where the task is could not be noted");
                 });
                 let answered: Option<Job> = job.status.is_final().then_some(*job);

@@ -221,7 +221,22 @@ async fn pytorch_with_a_bucket() {
 async fn pytorch_without_a_store() {
     let test = "pytorch_without_a_store";
     let (Some(python), Some(package)) = (python(test), package(test)) else { return };
-    run_all(&RunPodFixture::with_worker(python, Some(&package), None).await).await.assert_passed(PASSED_INLINE);
+    let fixture = RunPodFixture::with_worker(python, Some(&package), None).await;
+    run_all(&fixture).await.assert_passed(PASSED_INLINE);
+    // It isn't claimed, as not each worker does it: this one tells how far it has come by RunPod's own means.
+    let provider = fixture.client();
+    let endless = Task { limit: Some(Duration::from_secs(300)), ..fixture.home.endless() };
+    let id = provider.submit(&endless).await.unwrap();
+    let mut seen = Revision::default();
+    loop {
+        let state = provider.wait(&id, seen, Duration::from_secs(10)).await.unwrap();
+        assert!(!state.phase.is_final(), "{state:?}");
+        if state.events.iter().any(|event| matches!(event, Event::Progress(_))) {
+            break;
+        }
+        seen = state.revision;
+    }
+    provider.cancel(&id).await.unwrap();
 }
 
 /// Drill: the worker's process dies in the middle of a task. Nothing is posted, and RunPod's job runs on.
@@ -245,7 +260,7 @@ async fn a_worker_that_dies_is_noticed() {
     }
 }
 
-/// Drill: the reply to a submission is lost. Two jobs are there then, one of which runs the task.
+/// Drill: the reply to a submission is lost. The job is found by the task's key, and nothing is sent again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_reply_with_a_bucket_runs_once() {
     let test = "a_lost_reply_with_a_bucket_runs_once";
@@ -256,7 +271,7 @@ async fn a_lost_reply_with_a_bucket_runs_once() {
     let task = fixture.home.task(&job, "lost");
     let provider = fixture.losing_a_reply().await.unwrap();
     let id = provider.submit(&task).await.unwrap();
-    assert_eq!(fixture.runpod.seen("run").len(), 2);
+    assert_eq!(fixture.runpod.seen("run").len(), 1);
     let mut epochs = Vec::new();
     let observe = |event| {
         if let Event::Epoch(epoch) = event {
@@ -268,10 +283,9 @@ async fn a_lost_reply_with_a_bucket_runs_once() {
     assert!(matches!(&state.phase, Phase::Finished(outcome) if *outcome == expected), "{state:?}");
     assert_eq!(epochs, [1, 2, 3]);
     assert_eq!(fixture.home.store.read(&expected.blob().unwrap()).unwrap(), bytes);
-    // Both jobs come to their end; whoever asks again, even for another attempt, finds what there is.
-    fixture.runpod.until_executions("ep1", 2).await;
+    // Whoever asks again, even for another attempt, finds what there is.
     assert_eq!(fixture.client().submit(&task).await.unwrap(), id);
     let other = Task { attempt: "lost#2".into(), ..task };
     assert_eq!(fixture.client().submit(&other).await.unwrap(), id);
-    assert_eq!(fixture.runpod.seen("run").len(), 2);
+    assert_eq!((fixture.runpod.seen("run").len(), fixture.runpod.executions("ep1")), (1, 1));
 }

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 mod common;
 
-use common::{Platform, charged, model, python, s3, undisturbed, until};
+use common::{EPOCHS, Platform, charged, model, python, s3, undisturbed, until};
 
 fn train<'a>(rest: &[&'a str]) -> Vec<&'a str> {
     [&["train", "--json"], rest].concat()
@@ -59,7 +59,7 @@ async fn trains(server: Option<s3::Server>, test: &str) {
     assert_eq!(done.code, 0, "{}", done.stderr);
     assert_eq!(done.last()["provider"], "runpod");
     assert!(done.last()["cost_usd"].as_f64().unwrap() > 0.0);
-    assert_eq!(done.lines().iter().filter(|line| line["event"] == "epoch").count(), 12);
+    assert_eq!(done.lines().iter().filter(|line| line["event"] == "epoch").count(), EPOCHS);
     assert!(model(&user) == undisturbed(), "other weights");
     let (charged, metered) = assert_covers(&platform, &user, test);
 
@@ -199,6 +199,64 @@ async fn a_client_that_is_killed_goes_on_and_pays_once() {
     }
     println!("figure: {kills} clients killed: charged {all_charged} nano-USD, metered {all_metered}");
     assert!(all_charged >= all_metered, "{all_charged} nano-USD charged, {all_metered} metered");
+}
+
+/// A client that dies leaves what it was about to send. What was never sent costs nothing; what may have been is looked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_dead_client_left_is_charged_as_far_as_it_was_sent() {
+    let test = "what_a_dead_client_left_is_charged_as_far_as_it_was_sent";
+    let (Some(python), Some(server)) = (python(test), s3::server(test)) else { return };
+    let state = |user: &User| {
+        let job = the_job(user)?;
+        let shown = user.run(&["jobs", "show", &job, "--json"]).last();
+        Some(shown["attempts"][0]["state"].as_str()?.to_string())
+    };
+    let killed = async |user: &User, platform: &Platform, executions: u32| {
+        let mut child = user.start(&train(&["job.toml", "--output", "out"]));
+        until(|| state(user).as_deref() == Some("submitting")).await;
+        until(|| platform.runpod.executions("ep1") == executions).await;
+        child.kill().unwrap();
+        child.wait().unwrap();
+    };
+    let reap = |user: &User| {
+        let reaped = user.run(&["reap", "--json"]).last();
+        (reaped["what"].as_str().unwrap_or_default().to_string(), charged(user))
+    };
+
+    // A store that never answers: the task's blobs don't get there, so that it isn't sent.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let store = format!(
+        "[store]\nurl = \"s3://data\"\nendpoint = \"http://{}\"\naccess_key_id = \"KEY\"\nsecret_access_key = \"s3cret\"",
+        silent.local_addr().unwrap()
+    );
+    let platform = Platform::new(python.clone(), None).await;
+    let user = platform.user(&store);
+    killed(&user, &platform, 0).await;
+    assert_eq!(reap(&user), ("the provider does not have it: released".into(), 0));
+
+    // Sent, and its reply still on the way: without a store nobody finds it, with one its records tell.
+    let held = || Weather::fair().then("POST /v2/ep1/run", Fault::Delay(Duration::from_secs(600)));
+    let user = platform.user("");
+    platform.runpod.weather(held());
+    killed(&user, &platform, 1).await;
+    platform.runpod.weather(Weather::fair());
+    let (what, all) = reap(&user);
+    assert_eq!(what, "the provider no longer knows it: charged in full");
+    assert!(all >= platform.metered());
+
+    let platform = Platform::new(python, Some(server)).await;
+    let user = platform.user("");
+    platform.runpod.weather(held());
+    killed(&user, &platform, 1).await;
+    platform.runpod.weather(Weather::fair());
+    until(|| platform.workers() == 0).await;
+    let (what, found) = reap(&user);
+    assert_eq!(what, "stopped and settled");
+    assert!(
+        (platform.metered()..all).contains(&found),
+        "{found} nano-USD, {} metered, {all} in full",
+        platform.metered()
+    );
 }
 
 /// Nothing is left between the ledger and the bill: estimates, guesses and what no task explains come to what was billed.

@@ -17,6 +17,7 @@ async fn an_endpoint_is_made_tried_changed_and_removed() {
     let Some(python) = python("an_endpoint_is_made_tried_changed_and_removed") else { return };
     let platform = Platform::new(python, None).await;
     let user = platform.user(DEPLOY);
+    user.job(&[("epochs = 20", "epochs = 2")]);
     let file = user.path().join("outboard.toml");
     // As it is before anything was deployed.
     let text =

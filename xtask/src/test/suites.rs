@@ -114,7 +114,9 @@ pub(super) fn runpod(workspace: &Workspace, thorough: bool) -> Result<Outcome> {
     let python = python::interpreter(workspace)?;
     let program = workspace.program()?;
     programs::run(workspace, Suite::Runpod, |tests| {
+        // They mostly wait: for workers, for replies that don't come, for the end of a patience.
         tests
+            .args(["--test-threads", "6"])
             .env("OUTBOARD_S3_SERVER", &server)
             .env("OUTBOARD_RUNPOD_PYTHON", &python)
             .env("OUTBOARD_RUNPOD_WORKER", workspace.root.join(WORKER).join("src"))

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, future::Future, path::PathBuf, time::Durati
 use futures_util::FutureExt;
 use outboard_core::{
     ComputeProvider, ComputeProviderExt, Digest, Error, ErrorKind, Event, Result, Retry,
-    task::{Checkpoint, Ended, Operation, OperationKind, Outcome, TaskState, TrainTask},
+    task::{Checkpoint, Ended, Operation, OperationKind, Outcome, Phase, TaskState, TrainTask},
 };
 use outboard_protocol::envelope::now;
 use outboard_router::{Choice, Demand, Failure, Flops, Next, Origin, flops};
@@ -115,6 +115,12 @@ impl Run {
                 dispatcher.history.progressed();
             }
             let (error, of) = match end {
+                // Its provider can't tell whether it runs on: nothing is settled, nor held against it, before that is known.
+                End::State(TaskState { phase: Phase::Failed(error), .. })
+                    if matches!(error.retry(), Retry::Unknown { .. }) =>
+                {
+                    (error, Origin::Call)
+                }
                 End::State(state) => {
                     self.record.timings += state.usage.unwrap_or_default().timings;
                     dispatcher.settle(&current, &state, self.flops_since(&before)?).await?;

@@ -38,8 +38,8 @@ const BUDGET_POLL: Duration = Duration::from_millis(500);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
-/// How long a job waits at its beginning for a provider that can't take it: a network may fail for a moment.
-const START_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a job waits at its beginning for a provider that says it can't take it: a network may fail for a moment.
+pub(super) const START_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How much longer than its limit an attempt may take, queue and transfers included, until nobody waits for it.
 const SLACK: Duration = Duration::from_secs(2 * 3600);
@@ -59,6 +59,8 @@ pub(super) struct Dispatcher {
     job: String,
     routing: Routing,
     caps: Caps,
+    /// How long it waits for a provider at most.
+    pub(super) patience: Duration,
     pub(super) history: History,
     /// Attempts that the ledger has of this job.
     attempts: usize,
@@ -83,6 +85,15 @@ pub(super) struct Flight {
     between: Option<Between>,
 }
 
+impl Flight {
+    /// How long the task can have run, as far as it was watched from here; never beyond its limit.
+    fn watched(&self) -> Duration {
+        let limit = self.task.limit.unwrap_or(Duration::MAX);
+        // Since when it ran an earlier process knew.
+        if self.resumed { limit } else { self.began.elapsed().min(limit) }
+    }
+}
+
 impl Dispatcher {
     pub(super) async fn new(
         client: &Client,
@@ -99,6 +110,7 @@ impl Dispatcher {
             job: job.into(),
             routing,
             caps,
+            patience: client.config.router.patience.time,
             history: History::default(),
             attempts: 0,
             idle: None,
@@ -223,7 +235,10 @@ impl Dispatcher {
         loop {
             let plan = self.plan_without(demand, &refused).await?;
             let Some(choice) = plan.choice.clone() else {
-                let Some((pause, for_what)) = self.pause(&plan, began) else { return Err(self.refusal(&plan)) };
+                let waited = began.elapsed();
+                let Some((pause, for_what)) = self.pause(&plan, waited, demand.deadline_left) else {
+                    return Err(self.refusal(&plan));
+                };
                 if !has_said {
                     let reasons = self.refusal(&plan);
                     let reasons: Vec<_> = reasons.context().iter().map(|(id, why)| format!("{id}: {why}")).collect();
@@ -247,27 +262,29 @@ impl Dispatcher {
 
     /// How long to wait where no provider can have the task now, and what for. Never longer than the configured
     /// patience.
-    fn pause(&mut self, plan: &Plan, began: Instant) -> Option<(Duration, &'static str)> {
-        let config = &self.client.config;
-        if plan.may_wait() && began.elapsed() < config.budget.wait {
+    fn pause(&mut self, plan: &Plan, waited: Duration, deadline: Option<Duration>) -> Option<(Duration, &'static str)> {
+        if plan.may_wait() && waited < self.client.config.budget.wait {
             return Some((BUDGET_POLL, "what running tasks may give back of a budget"));
         }
-        // At its beginning a job that can't run is soon told so; later there is something to lose.
-        let patience = if self.attempts == 0 { START_PATIENCE } else { config.router.patience.time };
-        if began.elapsed() >= patience {
-            return None;
-        }
+        let left = self.patience.checked_sub(waited).filter(|left| !left.is_zero())?;
         let doubled = FIRST_PAUSE.saturating_mul(1 << self.history.failures().count().min(10));
         let bound = doubled.min(LONGEST_PAUSE);
         if self.history.forgive() {
             return Some((bound.mul_f64(fastrand::f64()), "a provider that failed"));
         }
+        // At its beginning a job that can't run is soon told so; later there is something to lose. A pause ends by itself,
+        // and when is known: it is waited for unless that is too late.
+        let is_begun = self.attempts > 0;
+        let left = left.min(deadline.map_or(left, |deadline| deadline.saturating_sub(waited)));
+        let in_time = |pause: &Duration| is_begun || *pause <= left;
         let pauses = plan.rows.iter().filter_map(|row| match &row.verdict {
-            Verdict::Excluded(Reason::Paused { seconds, .. }) => Duration::try_from_secs_f64(*seconds).ok(),
-            Verdict::Excluded(Reason::Unhealthy(_)) => Some(FIRST_PAUSE),
+            Verdict::Excluded(Reason::Paused { seconds, .. }) => {
+                Duration::try_from_secs_f64(*seconds).ok().filter(in_time)
+            }
+            Verdict::Excluded(Reason::Unhealthy(_)) if is_begun || waited < START_PATIENCE => Some(FIRST_PAUSE),
             _ => None,
         });
-        pauses.min().map(|pause| (pause.max(FIRST_PAUSE).min(LONGEST_PAUSE), "a provider that can't take it now"))
+        pauses.min().map(|pause| (pause.clamp(FIRST_PAUSE, LONGEST_PAUSE), "a provider that can't take it now"))
     }
 
     async fn reserve(

@@ -182,6 +182,10 @@ impl Client {
                 Ok(live) => live.into_iter().find(|live| live.key == attempt.task_key).map(|live| live.id),
                 Err(error) => return Ok(done(None, &format!("left as it is: {error}"))),
             },
+            // RunPod lists nothing, but each attempt is noted here before it is sent there.
+            (None, false) if provider.info().kind == "runpod" => {
+                outboard_runpod::launched(&self.store, &attempt.id, &attempt.task_key)?
+            }
             (None, false) => {
                 ledger.assume(&attempt.id).await?;
                 return Ok(done(Some(attempt.reserved), "it may have been handed over: charged in full"));

@@ -15,7 +15,7 @@ use outboard_store::{FolderStore, atomic};
 
 use super::{
     Client,
-    dispatch::{Dispatcher, demand, never},
+    dispatch::{Dispatcher, START_PATIENCE, demand, never},
     new_id,
 };
 use crate::{
@@ -105,6 +105,8 @@ async fn train(
     let (operation, bytes) = operation(store, &job)?;
     let routing = Routing { providers: vec![id.into()], ..Routing::default() };
     let mut dispatcher = Dispatcher::new(&client, client.providers.clone(), &job, Some(most), routing).await?;
+    // Whoever asks whether it works wants to hear of a pause, not to wait for its end.
+    dispatcher.patience = START_PATIENCE;
     dispatcher.begin("doctor", &folder, Some(most)).await?;
     let demand = Demand { bytes_down: bytes, largest_payload: bytes, ..demand(operation.kind(), dispatcher.terms()) };
     let named = |_: &Choice| ("trial".to_string(), operation.clone());

@@ -1,6 +1,6 @@
 //! What RunPod says of a job, and what it means.
 
-use outboard_core::{ErrorKind, Retry, provider::Cancelled};
+use outboard_core::{ErrorKind, Event, Retry, provider::Cancelled, task::Progress};
 use outboard_testbed::{Fault, Weather, runpod::Trouble};
 
 use super::*;
@@ -23,6 +23,31 @@ async fn a_body_that_is_not_final_is_never_a_result() {
     }
     bed.finish(&job).await;
     bed.assert_finishes(&id).await;
+}
+
+#[tokio::test]
+async fn progress_is_told_while_a_task_runs_and_epochs_with_its_end() {
+    let bed = Bed::new(1.0, |_| {}).await;
+    let id = bed.submit("k").await;
+    let job = bed.take().await;
+    let seen = bed.wait(&id, Revision(0)).await.unwrap().revision;
+    let progress = |step| Progress { epoch: 1, step, steps: 9, loss: 0.5, samples_per_second: 10.0, eta_seconds: 1.0 };
+    let (early, late) = (Event::Progress(progress(3)), Event::Progress(progress(8)));
+    bed.post(&job, &json!({ "status": "IN_PROGRESS", "output": early })).await;
+    let state = bed.wait(&id, seen).await.unwrap();
+    assert!(matches!(state.phase, Phase::Running) && state.events == [early.clone()], "{state:?}");
+    // Only the reply tells what counts.
+    let warning = Event::Warning { message: "as told".into() };
+    bed.post(&job, &json!({ "status": "IN_PROGRESS", "output": warning })).await;
+    let state = bed.provider.wait(&id, state.revision, Duration::from_millis(300)).await.unwrap();
+    assert!(state.events.is_empty(), "{state:?}");
+    let request: InlineRequest = serde_json::from_value(job["input"].clone()).unwrap();
+    let mut output = reply(&request, Ending::Finished(Outcome::Evaluate(METRICS)));
+    output.events = vec![early.clone(), late, warning.clone()];
+    bed.post(&job, &json!({ "output": output })).await;
+    bed.assert_finishes(&id).await;
+    let all = bed.provider.wait(&id, Revision(0), Duration::ZERO).await.unwrap().events;
+    assert_eq!(all, [early, warning], "each once, what is overtaken left out");
 }
 
 #[tokio::test]
@@ -128,6 +153,19 @@ async fn a_job_that_runs_twice_has_one_outcome() {
     bed.post(&first, &json!({ "error": "too late" })).await;
     bed.assert_finishes(&id).await;
     assert_eq!(bed.runpod.executions(ENDPOINT), 2);
+}
+
+/// As RunPod does with a job that it has handed out twice, once one of both has ended.
+#[tokio::test]
+async fn a_stop_that_nobody_asked_for_is_no_cancellation() {
+    let bed = Bed::new(1.0, |_| {}).await;
+    let id = bed.submit("k").await;
+    let job = bed.take().await;
+    let request: InlineRequest = serde_json::from_value(job["input"].clone()).unwrap();
+    bed.post(&job, &json!({ "output": reply(&request, Ending::Cancelled) })).await;
+    let error = bed.failure(&id).await;
+    assert_eq!((error.kind(), error.retry()), (ErrorKind::Preempted, Retry::Same { after: None }));
+    assert!(error.advice().is_some());
 }
 
 #[tokio::test]

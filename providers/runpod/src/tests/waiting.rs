@@ -1,7 +1,10 @@
 //! Tasks that wait for a worker: why, how long, and what follows.
 
 use outboard_core::{ErrorKind, Retry, provider::Health};
-use outboard_testbed::runpod::{Fate, Trouble};
+use outboard_testbed::{
+    Fault, Weather,
+    runpod::{Fate, Trouble},
+};
 
 use super::*;
 
@@ -82,13 +85,36 @@ async fn health_says_what_stands_against_a_task() {
 }
 
 #[tokio::test]
-async fn a_cancellation_that_is_not_confirmed_leaves_it_open() {
-    let bed = doomed(Fate::NoCapacity, |config| config.capacity_patience = SHORT).await;
-    bed.runpod.script("cancel", Trouble::reply(500, ""));
-    let id = bed.submit("k").await;
-    let error = bed.failure(&id).await;
-    assert_eq!(error.kind(), ErrorKind::CapacityUnavailable);
-    assert!(matches!(error.retry(), Retry::Unknown { until } if !until.is_zero()), "{error:?}");
+async fn a_cancellation_that_is_not_confirmed_is_tried_again() {
+    for is_lost in [false, true] {
+        let bed = doomed(Fate::NoCapacity, |config| config.capacity_patience = SHORT).await;
+        match is_lost {
+            true => bed.runpod.weather(Weather::fair().then("POST /v2/ep1/cancel", Fault::LoseReply)),
+            false => bed.runpod.script("cancel", Trouble::reply(500, "")),
+        }
+        let id = bed.submit("k").await;
+        let error = bed.failure(&id).await;
+        assert_eq!((error.kind(), error.retry()), (ErrorKind::CapacityUnavailable, Retry::Other), "{error:?}");
+        // One whose reply was lost was heard.
+        assert_eq!(bed.runpod.seen("cancel").len(), if is_lost { 1 } else { 2 });
+        assert_eq!(bed.runpod.live_jobs(ENDPOINT), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_start_is_told_from_a_wait_for_its_turn() {
+    let bed = Bed::new(1.0, |_| {}).await;
+    let id = bed.submit("cold").await;
+    // Until it was seen that there is no worker.
+    while bed.runpod.seen("health").is_empty() {
+        bed.provider.wait(&id, Revision(1), Duration::from_millis(100)).await.unwrap();
+    }
+    bed.finish(&bed.take().await).await;
+    let cold = bed.end(&id).await.usage.unwrap().timings;
+    assert!(cold.boot > 0.0 && cold.queue == 0.0, "{cold:?}");
+    let id = bed.submit("warm").await;
+    bed.finish(&bed.take().await).await;
+    assert_eq!(bed.end(&id).await.usage.unwrap().timings.boot, 0.0);
 }
 
 #[tokio::test]

@@ -35,7 +35,10 @@ impl Dispatcher {
             _ => ("finished".into(), None),
         };
         let measured = state.usage.as_ref().map(billed_time);
-        let cost = flight.price.cost(measured.unwrap_or_else(|| flight.began.elapsed()));
+        let cost = match measured {
+            Some(time) => flight.price.cost(time),
+            None => flight.price.worst(flight.watched()),
+        };
         let settlement = Settlement {
             cost,
             billed: measured,

@@ -23,14 +23,14 @@ LAST_UPDATE = 10.0
 
 
 class Progress:
-    """Hands the newest event of a task to RunPod, at most every few seconds."""
+    """Tells RunPod how far a task has come, at most every few seconds."""
 
     def __init__(self, update: Callable[[Any], None]) -> None:
         self.update, self.due = update, 0.0
         self.senders: list[threading.Thread] = []
 
     def __call__(self, event: Json) -> None:
-        if event["event"] not in ("progress", "epoch") or time.monotonic() < self.due:
+        if event["event"] != "progress" or time.monotonic() < self.due:
             return
         self.due = time.monotonic() + EVERY
         before = set(threading.enumerate())
