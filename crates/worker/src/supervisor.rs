@@ -37,6 +37,7 @@ pub(crate) const STOPPING: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Supervisor {
     program: TaskProgram,
+    variables: Vec<(&'static str, String)>,
     process: Mutex<Option<Process>>,
     pid: StdMutex<Option<u32>>,
 }
@@ -45,7 +46,14 @@ impl Supervisor {
     /// A supervisor of `program`, not yet started.
     #[must_use]
     pub fn new(program: TaskProgram) -> Self {
-        Self { program, process: Mutex::default(), pid: StdMutex::default() }
+        Self { program, variables: Vec::new(), process: Mutex::default(), pid: StdMutex::default() }
+    }
+
+    /// The same, with variables for the environment of the task process beside those of this one.
+    #[must_use]
+    pub fn with_variables(mut self, variables: Vec<(&'static str, String)>) -> Self {
+        self.variables = variables;
+        self
     }
 
     /// Starts the task process, if there is none, and says what it is.
@@ -77,7 +85,7 @@ impl Supervisor {
         {
             return Ok((process, true));
         }
-        let process = Process::start(&self.program).await?;
+        let process = Process::start(&self.program, &self.variables).await?;
         self.note(process.id());
         tracing::debug!(pid = process.id(), device = process.hello.device, "task process started");
         Ok((process, false))
