@@ -16,7 +16,16 @@ use crate::{
 /// Prints what was found; the exit code is 1 where something fails.
 pub(crate) async fn doctor(config: &Config, asked: &Doctor, global: &Global, printer: &Printer) -> Result<ExitCode> {
     let live = asked.live.then_some(asked.max_cost);
-    let found = doctor::examine(config, &asked.provider, live).await?;
+    let mut found = doctor::examine(config, &asked.provider, live).await?;
+    if asked.bench {
+        let (compared, report) = outboard_cuda::bench(&config.providers.cuda, &config.home).await?;
+        found.extend(compared);
+        if let Some(report) = report {
+            outboard::write_file(&asked.report, format!("{:#}\n", json!(report)).as_bytes())?;
+            let told = format!("written to {}: please send it to us", asked.report.display());
+            found.push(Finding::pass("cuda-report", "cuda", told));
+        }
+    }
     for finding in &found {
         match global.json {
             true => printer.line(object(finding).to_string()),

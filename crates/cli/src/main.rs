@@ -4,6 +4,7 @@ mod apply;
 mod args;
 mod aws;
 mod costs;
+mod cuda;
 mod doctor;
 mod jobs;
 mod output;
@@ -59,6 +60,7 @@ fn run(command: Command, global: &Global, printer: &Printer) -> Result<ExitCode>
         Command::Predict(arguments) => runtime.block_on(apply::predict(&client()?, &arguments, global, printer)),
         Command::Worker(arguments) => runtime.block_on(worker::worker(&Config::load(&sources)?, arguments)),
         Command::Aws(command) => runtime.block_on(aws::aws(&Config::load(&sources)?, command, global, printer)),
+        Command::Cuda(command) => runtime.block_on(cuda::cuda(&Config::load(&sources)?, command, global, printer)),
         Command::Doctor(arguments) => {
             runtime.block_on(doctor::doctor(&Config::load(&sources)?, &arguments, global, printer))
         }

@@ -35,11 +35,14 @@ pub async fn examine(config: &Config, only: &[String], live: Option<NanoUsd>) ->
         if !is_asked && (!only.is_empty() || !is_used) {
             continue;
         }
-        if !is_used {
+        // Its own checks say why it isn't used.
+        let is_examined = is_used || (id == "cuda" && config.providers.cuda.enabled);
+        if !is_examined {
             found.push(Finding::fail("not-set-up", id.as_str(), "it is not set up, or not enabled", how(&key)));
             continue;
         }
         match id.as_str() {
+            "cuda" => found.extend(outboard_cuda::examine(&config.providers.cuda, &config.home).await),
             "runpod" => {
                 found.push(bucket(config).await);
                 found.extend(outboard_runpod::examine(&config.providers.runpod, &store).await);
