@@ -15,7 +15,7 @@ async fn every_curve() {
         return println!("skipped: every_curve: {WORKER} is not set; `cargo xtask test cuda` sets it");
     };
     let device = env::var("OUTBOARD_TEST_DEVICE").unwrap_or_else(|_| "cpu".into());
-    let keys = [format!("worker=\"{worker}\""), format!("devices=[\"{device}\"]")];
+    let keys = [format!("worker={worker}"), format!("devices={device}")];
     let keys = keys.iter().map(|key| format!("providers.cuda.{key}"));
     let overrides: Vec<_> = keys.chain(["providers.cpu.enabled=false".into()]).collect();
     for name in ["adam", "dropout", "sgd", "cnn", "transformer", "lstm"] {

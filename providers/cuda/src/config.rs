@@ -89,7 +89,8 @@ impl<'de> Deserialize<'de> for Devices {
         }
         let names = match Raw::deserialize(d)? {
             Raw::Word(word) if word == "auto" => return Ok(Self::Auto),
-            Raw::Word(word) => vec![word],
+            // As flags and variables have it.
+            Raw::Word(word) => word.split(',').map(|name| name.trim().to_string()).collect(),
             Raw::List(names) => names,
         };
         let is_known = |name: &str| name == "cpu" || index(name).is_some();
@@ -145,6 +146,8 @@ mod tests {
     fn devices_that_there_cannot_be_are_refused() {
         let error = |text: &str| toml::from_str::<Config>(text).unwrap_err().message().to_string();
         assert_eq!(toml::from_str::<Config>("devices = 'auto'").unwrap().devices, Devices::Auto);
+        let two = Devices::Named(vec!["cuda:0".into(), "cuda:2".into()]);
+        assert_eq!(toml::from_str::<Config>("devices = 'cuda:0, cuda:2'").unwrap().devices, two);
         assert_eq!(error("devices = 'gpu'"), "there is no device `gpu`: use \"auto\", \"cuda:0\" or \"cpu\"");
         assert_eq!(error("devices = []"), "no device is named: use \"auto\", or set `enabled = false`");
     }

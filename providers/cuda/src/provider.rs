@@ -197,6 +197,11 @@ impl Device {
 
 /// A worker that doesn't start says what it lacks.
 fn explained(error: Error) -> Error {
+    // Workers elsewhere are sent what they miss; this one reads where the client does.
+    if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::CorruptPayload) {
+        let retry = error.kind().retry();
+        return error.with_retry(retry);
+    }
     if error.kind() != ErrorKind::WorkerUnhealthy || error.advice().is_some() {
         return error;
     }

@@ -204,7 +204,7 @@ impl TorchModel {
         // The weights are there already.
         let fixed = weights as u64 * 4 * (1 + states as u64);
         let row = self.plan.iter().map(Planned::width).fold(0, usize::saturating_add) as u64 * 2;
-        let size = train.batch_size as u64;
+        let size = train.batch_size.min(self.rows) as u64;
         if fixed.saturating_add(row.saturating_mul(size)) <= free {
             return Ok(());
         }
