@@ -10,6 +10,9 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{command, python, workspace::Workspace};
 
+/// The worker's workspace.
+pub(crate) const MANIFEST: &str = "providers/cuda/worker/Cargo.toml";
+
 /// As `tch` wants it.
 const TORCH: &str = "torch==2.13.0";
 
@@ -76,7 +79,7 @@ pub(crate) fn fetch(workspace: &Workspace) -> Result<PathBuf> {
 /// Cargo for the worker.
 pub(crate) fn cargo(workspace: &Workspace, subcommand: &str) -> Result<Command> {
     let mut cargo = workspace.cargo(subcommand);
-    cargo.args(["--manifest-path", "providers/cuda/worker/Cargo.toml", "--target-dir"]).arg(&workspace.target);
+    cargo.args(["--manifest-path", MANIFEST, "--target-dir"]).arg(&workspace.target);
     cargo.env("LIBTORCH", folder(workspace)?);
     Ok(cargo)
 }

@@ -172,8 +172,7 @@ pub(super) fn vectors(workspace: &Workspace) -> Result<Outcome> {
 /// The worker on libtorch is a workspace of its own, so that the suites before don't meet it.
 pub(super) fn cuda(workspace: &Workspace) -> Result<Outcome> {
     let cargo = |subcommand: &str| libtorch::cargo(workspace, subcommand);
-    let mut format = workspace.cargo("fmt --check --manifest-path providers/cuda/worker/Cargo.toml");
-    let mut outcome = check(&mut format)?;
+    let mut outcome = check(workspace.cargo("fmt --check --manifest-path").arg(libtorch::MANIFEST))?;
     outcome.add(check(cargo("clippy --quiet --all-targets")?.args(["--", "-D", "warnings"]))?);
     outcome.add(check(cargo("doc --quiet --no-deps")?.env("RUSTDOCFLAGS", "-D warnings"))?);
     outcome.add(programs::cargo_tests(cargo("test --no-fail-fast")?.args(["--", "--show-output"]))?);
