@@ -21,6 +21,9 @@ use serde_json::{Value, json};
 
 const ROWS: usize = 100;
 
+/// How far a loss may be from the engine's, relatively: the protocol's gate for curves.
+const GATE: f64 = 1e-3;
+
 fn libtorch(bf16: bool) -> Libtorch {
     let device = env::var("OUTBOARD_TEST_DEVICE").map_or(Choice::Cpu, |device| device.parse().unwrap());
     Libtorch::open(device, bf16, 1).unwrap()
@@ -85,7 +88,8 @@ fn close(found: &[Epoch], right: &[Epoch], gate: f64) {
         for (found, right) in pairs {
             assert!((found / right - 1.0).abs() <= gate, "{found} and {right}");
         }
-        let few = 2.5 / ROWS as f64;
+        // A row or two may lie on the border between two classes; in 16 bits some more.
+        let few = (2.5 / ROWS as f64).max(5.0 * gate);
         assert!((found.accuracy.unwrap() - right.accuracy.unwrap()).abs() <= few);
     }
 }
@@ -96,7 +100,7 @@ fn data_of_every_kind_give_the_same_curve() {
         for extra in [json!({}), json!({"augment": ["flip", {"crop": 1}]}), json!({"clip_norm": 0.5, "freeze": ["0"]})]
         {
             let (train, data) = (train(extra), data(as_bytes, is_weighted));
-            close(&run(&libtorch(false), &train, &data).unwrap(), &run(&Cpu, &train, &data).unwrap(), 1e-4);
+            close(&run(&libtorch(false), &train, &data).unwrap(), &run(&Cpu, &train, &data).unwrap(), GATE);
         }
     }
 }
@@ -136,7 +140,7 @@ fn a_run_that_moves_between_them_follows_the_curve() {
             break;
         }
     }
-    close(&found, &right, 1e-4);
+    close(&found, &right, GATE);
 }
 
 fn some_steps(
