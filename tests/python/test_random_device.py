@@ -1,7 +1,7 @@
 """The crash that users know as "random_device could not be read", reproduced with its libraries.
 
-`OUTBOARD_RANDOM_DEVICE_PYTHON` names a Python with `tensorflow-cpu==2.12.0`, `duckdb==0.8.1` and
-`numpy<1.24`, which no other test can have.
+`OUTBOARD_RANDOM_DEVICE_PYTHON` names a Python with the packages of `random-device.txt`, which no
+other test can have; `cargo xtask test random-device` makes one.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 from program import REPOSITORY
@@ -85,3 +86,64 @@ def test_without_the_remedy_it_does_not_run(python: str) -> None:
     finally:
         child.kill()
         child.communicate()
+
+
+# A /dev of its own, whose `urandom` is made by `$2`, for the rest of the command.
+DEVICES = """
+set -e
+mount -t tmpfs none "$1"
+for node in full null random tty zero; do
+    touch "$1/$node"
+    mount --bind "/dev/$node" "$1/$node"
+done
+mkdir "$1/shm"
+mount -t tmpfs none "$1/shm"
+cd "$1"
+eval "$2"
+cd /
+mount --rbind "$1" /dev
+shift 2
+exec "$@"
+"""
+UNREADABLE = """
+touch urandom
+mount --bind /dev/urandom urandom
+mount -o remount,bind,nodev urandom
+"""
+
+
+@pytest.mark.parametrize(
+    ("urandom", "said"),
+    [
+        ("touch urandom", "is a regular file, not a character device"),
+        ("mkdir urandom", "is a directory, not a character device"),
+        ("true", "is missing"),
+        (UNREADABLE, "can't be read: Permission denied"),
+    ],
+    ids=["an_empty_file", "a_directory", "nothing", "an_unreadable_node"],
+)
+def test_a_device_at_fault_is_named_and_not_the_clash(
+    python: str, tmp_path: Path, urandom: str, said: str
+) -> None:
+    """In a mount namespace of its own."""
+    unshare = ["unshare", "--mount"] + ([] if os.geteuid() == 0 else ["--map-root-user"])
+    command = [*unshare, "sh", "-c", DEVICES, "sh", str(tmp_path)]
+    tried = subprocess.run(
+        [*command, "true", "true"], capture_output=True, text=True, check=False, timeout=LIMIT
+    )
+    if tried.returncode != 0:
+        pytest.skip(f"no mount namespace: {tried.stderr.strip()}")
+    ran = subprocess.run(
+        [*command, urandom, python, str(PREFLIGHT), "--imports", "tensorflow,duckdb", "--json"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert ran.returncode == 1, ran.stderr
+    report = json.loads(ran.stdout)
+    assert report["sentence"] == f"/dev/urandom {said}"
+    states = {check["code"]: check["state"] for check in report["checks"]}
+    assert states["OB-RANDOM-DEVICE"] == "fail"
+    assert "OB-CLASH" not in states

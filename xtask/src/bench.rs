@@ -16,6 +16,8 @@ mod report;
 mod statistics;
 mod sweep;
 
+use std::fs;
+
 use anyhow::Result;
 use clap::{Args, Subcommand};
 
@@ -37,6 +39,8 @@ pub(crate) enum Bench {
     Router,
     /// What the boundary of a plugin costs
     Plugin,
+    /// The Lambda function as users package it, in AWS's emulator: size, start, what the provider adds, many small jobs
+    Aws,
 }
 
 /// How to measure the engine.
@@ -87,6 +91,7 @@ pub(crate) fn run(workspace: &Workspace, bench: &Bench) -> Result<()> {
         Bench::Dispatch => return dispatch(workspace),
         Bench::Runpod => return runpod(workspace),
         Bench::Router => return router(workspace),
+        Bench::Aws => return aws(workspace),
         Bench::Plugin => {
             return command::run(&mut workspace.cargo("bench --quiet --package outboard-e2e --bench plugin"));
         }
@@ -139,6 +144,28 @@ fn runpod(workspace: &Workspace) -> Result<()> {
         .env("OUTBOARD_S3_SERVER", server)
         .env("OUTBOARD_RUNPOD_PYTHON", python)
         .env("TEST_OUTBOARD_BIN", workspace.program()?);
+    command::run(&mut bench)
+}
+
+fn aws(workspace: &Workspace) -> Result<()> {
+    const ZIP_GOAL_MB: f64 = 15.0;
+    let program = workspace.program()?;
+    let folder = workspace.target.join("xtask-aws");
+    let (zip, bootstrap) = (folder.join("function.zip"), folder.join("bootstrap"));
+    fs::create_dir_all(&folder)?;
+    command::run(workspace.command(&program).args(["aws", "package", "--output"]).arg(&zip))?;
+    let mb = fs::metadata(&zip)?.len() as f64 / 1e6;
+    let verdict = if mb <= ZIP_GOAL_MB { "met" } else { "missed" };
+    println!("the function's zip has {mb:.1} MB; the goal of {ZIP_GOAL_MB} MB is {verdict}");
+    command::run(python::python(workspace)?.args(["-m", "zipfile", "-e"]).args([&zip, &folder]))?;
+    tools::executable(&bootstrap)?;
+    let mut bench = workspace.cargo("bench --quiet --package outboard-e2e --bench aws");
+    bench
+        .env("OUTBOARD_LAMBDA_BOOTSTRAP", bootstrap)
+        .env("OUTBOARD_LAMBDA_RIE", tools::LAMBDA_RIE.install(workspace)?)
+        .env("OUTBOARD_CARGO_LAMBDA", tools::CARGO_LAMBDA.install(workspace)?)
+        .env("OUTBOARD_LAMBDA_PYTHON", python::interpreter(workspace)?)
+        .env("OUTBOARD_S3_SERVER", tools::S3_SERVER.install(workspace)?);
     command::run(&mut bench)
 }
 

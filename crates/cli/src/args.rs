@@ -212,6 +212,13 @@ pub(crate) struct Doctor {
     /// Checks only this provider; may be given several times.
     #[arg(long, value_name = "PROVIDER")]
     pub(crate) provider: Vec<String>,
+    /// Also checks this job: its file, its data, its output folder, and whether each provider could take it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) job: Option<PathBuf>,
+    /// Explains a code, such as OB-DATA, instead; lists them where none is given.
+    #[arg(long, value_name = "CODE", num_args = 0..=1, default_missing_value = "",
+          conflicts_with_all = ["provider", "live", "job"])]
+    pub(crate) explain: Option<String>,
     /// Also runs one small task on each provider, which is paid for.
     #[arg(long)]
     pub(crate) live: bool,

@@ -1,9 +1,11 @@
 //! `outboard doctor`.
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use outboard::{
-    Config, Result, doctor,
+    Config, Result, code,
+    config::Sources,
+    doctor,
     finding::{Finding, Verdict},
 };
 use serde_json::{Value, json};
@@ -14,17 +16,12 @@ use crate::{
 };
 
 /// Prints what was found; the exit code is 1 where something fails.
-pub(crate) async fn doctor(config: &Config, asked: &Doctor, global: &Global, printer: &Printer) -> Result<ExitCode> {
-    let live = asked.live.then_some(asked.max_cost);
-    let mut found = doctor::examine(config, &asked.provider, live).await?;
-    if asked.bench {
-        let (compared, report) = outboard_cuda::bench(&config.providers.cuda, &config.home).await?;
-        found.extend(compared);
-        if let Some(report) = report {
-            outboard::write_file(&asked.report, format!("{:#}\n", json!(report)).as_bytes())?;
-            let told = format!("written to {}: please send it to us", asked.report.display());
-            found.push(Finding::pass("cuda-report", "cuda", told));
-        }
+pub(crate) async fn doctor(sources: &Sources, asked: Doctor, global: &Global, printer: &Printer) -> Result<ExitCode> {
+    let report = asked.bench.then_some(asked.report);
+    let asked = doctor::Asked { live: asked.live.then_some(asked.max_cost), providers: asked.provider, job: asked.job };
+    let mut found = doctor::examine(sources, &asked).await?;
+    if let Some(path) = report {
+        found.extend(compare(&Config::load(sources)?, &path).await?);
     }
     for finding in &found {
         match global.json {
@@ -56,4 +53,15 @@ fn text(Finding { code, of, verdict, evidence, remedy }: &Finding, printer: &Pri
     if let Some(remedy) = remedy {
         printer.line(format!("      try: {remedy}"));
     }
+}
+
+/// Compares this machine's GPU with the CPU engine, and writes what was measured.
+async fn compare(config: &Config, path: &Path) -> Result<Vec<Finding>> {
+    let (mut found, report) = outboard_cuda::bench(&config.providers.cuda, &config.home).await?;
+    if let Some(report) = report {
+        outboard::write_file(path, format!("{:#}\n", json!(report)).as_bytes())?;
+        let told = format!("what was measured is in {}: please send it to us", path.display());
+        found.push(Finding::pass(code::CUDA_SPEED, "cuda", told));
+    }
+    Ok(found)
 }

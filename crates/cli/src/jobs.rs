@@ -82,21 +82,30 @@ fn show(details: &JobDetails, global: &Global, printer: &Printer) {
             attempt.state.as_str().into(),
             attempt.reserved.to_string(),
             attempt.charged.to_string(),
-            attempt.outcome.clone().unwrap_or_default(),
+            attempt.ending().0.into(),
         ]
     }));
     table::print(printer, &cells, &[3, 4]);
+    for attempt in attempts {
+        let (_, evidence) = attempt.ending();
+        if !evidence.is_empty() {
+            printer.line(format!("{} left behind:", attempt.id));
+            evidence.into_iter().for_each(|line| printer.line(line));
+        }
+    }
     for step in moves {
         printer.line(format!("moved from {} to {} after epoch {}: {}", step.from, step.to, step.epoch, step.why));
     }
 }
 
 fn attempt(attempt: &Attempt) -> Value {
+    let (outcome, evidence) = attempt.ending();
     json!({
         "attempt": attempt.id, "provider": attempt.provider, "state": attempt.state.as_str(),
         "reserved_usd": attempt.reserved.as_usd(), "charged_usd": attempt.charged.as_usd(),
-        "billed_seconds": attempt.billed.map(|billed| billed.as_secs_f64()), "outcome": attempt.outcome,
-        "task_id": attempt.task_id, "reserved_at": time(attempt.reserved_at),
+        "billed_seconds": attempt.billed.map(|billed| billed.as_secs_f64()), "evidence": evidence,
+        "outcome": attempt.outcome.as_ref().map(|_| outcome), "task_id": attempt.task_id,
+        "reserved_at": time(attempt.reserved_at),
     })
 }
 

@@ -6,6 +6,7 @@ mod aws;
 mod costs;
 mod cuda;
 mod doctor;
+mod explain;
 mod jobs;
 mod output;
 mod plan;
@@ -24,7 +25,10 @@ use output::Printer;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    let Arguments { command, global } = Arguments::parse();
+    let Arguments { command, global } = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return output::usage(&error),
+    };
     let printer = Printer::default();
     match run(command, &global, &printer) {
         Ok(code) => code,
@@ -61,9 +65,8 @@ fn run(command: Command, global: &Global, printer: &Printer) -> Result<ExitCode>
         Command::Worker(arguments) => runtime.block_on(worker::worker(&Config::load(&sources)?, arguments)),
         Command::Aws(command) => runtime.block_on(aws::aws(&Config::load(&sources)?, command, global, printer)),
         Command::Cuda(command) => runtime.block_on(cuda::cuda(&Config::load(&sources)?, command, global, printer)),
-        Command::Doctor(arguments) => {
-            runtime.block_on(doctor::doctor(&Config::load(&sources)?, &arguments, global, printer))
-        }
+        Command::Doctor(args::Doctor { explain: Some(code), .. }) => explain::explain(&code, global, printer),
+        Command::Doctor(arguments) => runtime.block_on(doctor::doctor(&sources, arguments, global, printer)),
         Command::RunPod(asked) => {
             runtime.block_on(runpod::runpod(&Config::load(&sources)?, &sources, &asked, global, printer))
         }

@@ -4,6 +4,8 @@ use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use crate::code::{self, Code};
+
 /// A result with our [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -63,6 +65,9 @@ pub enum ErrorKind {
 /// Under this name the context of an error says how a task process died.
 pub const EXIT_STATUS: &str = "exit status";
 
+/// Under this name the context of an error that came from elsewhere holds the code of the check that explains it.
+pub const CHECK: &str = "check";
+
 /// What to do next. Wrappers and the router read only this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -96,6 +101,36 @@ impl ErrorKind {
             RateLimited | Unavailable | Timeout | Preempted | CorruptPayload => Retry::Same { after: None },
         }
     }
+
+    /// The code of this kind.
+    #[must_use]
+    pub fn code(self) -> Code {
+        match self {
+            Self::InvalidConfig => code::CONFIG,
+            Self::InvalidRequest => code::REQUEST,
+            Self::NotFound => code::NOT_FOUND,
+            Self::Conflict => code::CONFLICT,
+            Self::BudgetExceeded => code::BUDGET,
+            Self::Cancelled => code::CANCELLED,
+            Self::JobFailed => code::JOB_FAILED,
+            Self::Unsupported => code::UNSUPPORTED,
+            Self::Unauthenticated => code::CREDENTIALS,
+            Self::PermissionDenied => code::PERMISSION,
+            Self::QuotaExceeded => code::QUOTA,
+            Self::CapacityUnavailable => code::CAPACITY,
+            Self::WorkerUnhealthy => code::WORKER,
+            Self::OutOfMemory => code::MEMORY,
+            Self::PayloadTooLarge => code::PAYLOAD,
+            Self::PluginIncompatible => code::PLUGIN,
+            Self::RateLimited => code::RATE_LIMIT,
+            Self::Unavailable => code::UNAVAILABLE,
+            Self::Timeout => code::TIMEOUT,
+            Self::Preempted => code::PREEMPTED,
+            Self::AllProvidersFailed => code::NO_PROVIDER,
+            Self::CorruptPayload => code::CORRUPT,
+            Self::Unexpected => code::BUG,
+        }
+    }
 }
 
 /// What went wrong, where, and what to try.
@@ -108,6 +143,8 @@ pub struct Error(Box<Inner>);
 struct Inner {
     kind: ErrorKind,
     retry: Retry,
+    /// Where it says more than the kind's.
+    code: Option<Code>,
     message: String,
     provider: Option<String>,
     operation: Option<&'static str>,
@@ -123,6 +160,7 @@ impl Error {
         Self(Box::new(Inner {
             kind,
             retry: kind.retry(),
+            code: None,
             message: message.into(),
             provider: None,
             operation: None,
@@ -142,6 +180,13 @@ impl Error {
     #[must_use]
     pub fn with_retry(mut self, retry: Retry) -> Self {
         self.0.retry = retry;
+        self
+    }
+
+    /// Gives it a code that says more than that of its kind, unless it has one: whoever is nearest knows best.
+    #[must_use]
+    pub fn or_code(mut self, code: Code) -> Self {
+        self.0.code.get_or_insert(code);
         self
     }
 
@@ -190,6 +235,13 @@ impl Error {
     #[must_use]
     pub fn retry(&self) -> Retry {
         self.0.retry
+    }
+
+    /// What explains it: its own code, that of the check that a worker names, or that of its kind.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        let checked = || self.0.context.iter().find(|(what, _)| what == CHECK).and_then(|(_, name)| Code::named(name));
+        self.0.code.or_else(checked).unwrap_or_else(|| self.0.kind.code())
     }
 
     /// The provider that answered, if one did.
@@ -289,8 +341,12 @@ impl<T> IoContext<T> for std::io::Result<T> {
                 Io::IsADirectory => (ErrorKind::InvalidRequest, "it is a folder, not a file", "name a file in it"),
                 _ => (ErrorKind::InvalidRequest, "", "check the path and the disk"),
             };
+            let code = match source.kind() {
+                Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge => code::DISK,
+                _ => code::FILE,
+            };
             let why = if why.is_empty() { source.to_string() } else { why.to_string() };
-            Error::new(kind, format!("cannot {doing} {}: {why}", path.display())).hint(hint)
+            Error::new(kind, format!("cannot {doing} {}: {why}", path.display())).or_code(code).hint(hint)
         })
     }
 }
@@ -313,6 +369,19 @@ mod tests {
              try: start it with `outboard worker --listen`"
         );
         assert_eq!(error.retry(), Retry::Same { after: None });
+    }
+
+    #[test]
+    fn the_nearest_code_counts_then_that_of_a_worker_then_that_of_the_kind() {
+        let error = Error::new(ErrorKind::WorkerUnhealthy, "it crashes");
+        assert_eq!(error.code(), code::WORKER);
+        let error = error.at(CHECK, "OB-CLASH");
+        assert_eq!(error.code(), code::CLASH);
+        assert_eq!(error.clone().at(CHECK, "OB-GPU").code(), code::CLASH);
+        assert_eq!(error.or_code(code::FILE).or_code(code::JOB).code(), code::FILE);
+        assert_eq!(Error::invalid("no").at(CHECK, "OB-MADE-UP").code(), code::REQUEST);
+        let full = Err::<(), _>(std::io::ErrorKind::StorageFull.into()).doing("write", std::path::Path::new("a"));
+        assert_eq!(full.unwrap_err().code(), code::DISK);
     }
 
     #[test]

@@ -2,13 +2,13 @@
 
 use serde::{Serialize, Serializer};
 
-use crate::error::Error;
+use crate::{code::Code, error::Error};
 
 /// One check of `outboard doctor`, and what it found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// Names the check, for ever: `runpod-key`, say.
-    pub code: &'static str,
+    /// Names the check.
+    pub code: Code,
     /// What it is about: a provider, an endpoint, the store.
     pub of: String,
     /// How it came out.
@@ -52,37 +52,37 @@ impl Serialize for Verdict {
 impl Finding {
     /// All is well.
     #[must_use]
-    pub fn pass(code: &'static str, of: impl Into<String>, evidence: impl Into<String>) -> Self {
+    pub fn pass(code: Code, of: impl Into<String>, evidence: impl Into<String>) -> Self {
         Self { code, of: of.into(), verdict: Verdict::Pass, evidence: evidence.into(), remedy: None }
     }
 
     /// It works, but not as well as it could; or it couldn't be seen.
     #[must_use]
-    pub fn warn(
-        code: &'static str,
-        of: impl Into<String>,
-        evidence: impl Into<String>,
-        remedy: impl Into<String>,
-    ) -> Self {
+    pub fn warn(code: Code, of: impl Into<String>, evidence: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { verdict: Verdict::Warn, remedy: Some(remedy.into()), ..Self::pass(code, of, evidence) }
     }
 
     /// It doesn't work.
     #[must_use]
-    pub fn fail(
-        code: &'static str,
-        of: impl Into<String>,
-        evidence: impl Into<String>,
-        remedy: impl Into<String>,
-    ) -> Self {
+    pub fn fail(code: Code, of: impl Into<String>, evidence: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { verdict: Verdict::Fail, remedy: Some(remedy.into()), ..Self::pass(code, of, evidence) }
+    }
+
+    /// Whether it doesn't work.
+    #[must_use]
+    pub fn is_fail(&self) -> bool {
+        self.verdict == Verdict::Fail
     }
 
     /// It doesn't work, as an error says.
     #[must_use]
-    pub fn error(code: &'static str, of: impl Into<String>, error: &Error) -> Self {
+    pub fn error(code: Code, of: impl Into<String>, error: &Error) -> Self {
         let told = error.context().iter().map(|(what, value)| format!(" ({what}: {value})"));
-        let evidence = error.to_string() + &told.collect::<String>();
+        let mut evidence = error.to_string() + &told.collect::<String>();
+        let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+        if let Some(root) = causes.last() {
+            evidence += &format!(": {root}");
+        }
         let remedy = error.advice().map(str::to_string);
         Self { verdict: Verdict::Fail, remedy, ..Self::pass(code, of, evidence) }
     }

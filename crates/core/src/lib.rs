@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod blob;
+pub mod code;
 pub mod duration;
 pub mod error;
 pub mod finding;
@@ -13,6 +14,7 @@ pub mod shorthand;
 pub mod task;
 
 pub use blob::{BlobStore, Digest};
+pub use code::Code;
 pub use error::{Error, ErrorKind, Result, Retry};
 pub use job::Job;
 pub use layer::Layer;

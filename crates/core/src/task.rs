@@ -206,6 +206,14 @@ pub struct Checkpoint {
     pub step_in_epoch: u64,
 }
 
+impl Checkpoint {
+    /// How far it is: completed epochs, and batches of the running one.
+    #[must_use]
+    pub fn at(&self) -> (u32, u64) {
+        (self.epoch, self.step_in_epoch)
+    }
+}
+
 /// What a task came to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "operation", rename_all = "snake_case")]

@@ -20,6 +20,7 @@ mod wording;
 use std::path::Path;
 
 use outboard_core::{
+    code,
     error::{Error, Result},
     job::{Data, Format, Loss, Validation},
 };
@@ -56,7 +57,7 @@ pub struct Training {
 /// `NotFound` where a file is missing, `InvalidRequest` where one can't be read as the job says, with the job's key,
 /// file, row and column.
 pub fn read_training(data: &Data, loss: &Loss, seed: u64, scratch: &Scratch) -> Result<Training> {
-    read_job(data, loss, seed, scratch).map_err(|error| at_key(error, "data.train"))
+    read_job(data, loss, seed, scratch).map_err(|error| at_key(error, "data.train").or_code(code::DATA))
 }
 
 fn read_job(data: &Data, loss: &Loss, seed: u64, scratch: &Scratch) -> Result<Training> {
@@ -109,7 +110,7 @@ fn read_table(data: &Data, format: Format, loss: &Loss, seed: u64, scratch: &Scr
         Some(Validation::Fraction(_)) => Some(Dataset { weights: None, ..table.dataset(&schema, &held_out)? }),
         Some(Validation::File(path)) => {
             let set = format::of_later(path, Some(format))
-                .and_then(|format| read(path, format, None, &schema, Some(""), scratch));
+                .and_then(|format| read_as(path, format, None, &schema, Some(""), scratch));
             Some(set.map_err(|e| at_key(e, "data.validation"))?)
         }
     };
@@ -130,7 +131,7 @@ fn at_key(error: Error, key: &str) -> Error {
 /// # Errors
 /// `NotFound` where a file is missing, `InvalidRequest` where it doesn't go with the schema, with row and column.
 pub fn read_labelled(path: &Path, labels: Option<&Path>, schema: &Schema, scratch: &Scratch) -> Result<Dataset> {
-    read(path, format::of(path, None)?, labels, schema, Some("--labels"), scratch)
+    read(path, labels, schema, Some("--labels"), scratch)
 }
 
 /// Reads a file or folder as the model was trained; its target may be missing and is ignored, like all other columns.
@@ -138,11 +139,22 @@ pub fn read_labelled(path: &Path, labels: Option<&Path>, schema: &Schema, scratc
 /// # Errors
 /// `NotFound` where the file is missing, `InvalidRequest` where it doesn't go with the schema, with row and column.
 pub fn read_features(path: &Path, schema: &Schema, scratch: &Scratch) -> Result<Dataset> {
-    read(path, format::of(path, None)?, None, schema, None, scratch)
+    read(path, None, schema, None, scratch)
 }
 
 /// `labelled` names what says where the targets of an array are, if they are wanted.
 fn read(
+    path: &Path,
+    labels: Option<&Path>,
+    schema: &Schema,
+    labelled: Option<&'static str>,
+    scratch: &Scratch,
+) -> Result<Dataset> {
+    let read = |format| read_as(path, format, labels, schema, labelled, scratch);
+    format::of(path, None).and_then(read).map_err(|error| error.or_code(code::DATA))
+}
+
+fn read_as(
     path: &Path,
     format: Format,
     labels: Option<&Path>,

@@ -9,6 +9,21 @@ pub fn simd<R>(f: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(f)
 }
 
+/// The vector units of this CPU that loops are compiled for; none where there are none.
+#[must_use]
+pub fn vector_units() -> Option<&'static str> {
+    #[cfg(target_arch = "x86_64")]
+    return match () {
+        () if pulp::x86::V4::try_new().is_some() => Some("AVX-512"),
+        () if pulp::x86::V3::try_new().is_some() => Some("AVX2 and FMA"),
+        () => None,
+    };
+    #[cfg(target_arch = "aarch64")]
+    return pulp::aarch64::Neon::try_new().map(|_| "NEON");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    None
+}
+
 /// `exp(x)`, within 2 units in the last place; saturates near the ends of the range instead of reaching 0 or infinity.
 ///
 /// Range reduction by powers of two and a polynomial (Cephes, `expf`).

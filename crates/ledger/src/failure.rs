@@ -1,6 +1,6 @@
 //! What went wrong in the database, in words a user can act on.
 
-use outboard_core::{Error, ErrorKind, Retry};
+use outboard_core::{Error, ErrorKind, Retry, code};
 
 use crate::database::Kind;
 
@@ -35,7 +35,12 @@ impl Failure {
                     ErrorKind::Timeout | ErrorKind::Unavailable => Retry::Same { after: None },
                     _ => Retry::Never,
                 };
-                Error::new(error_kind, message).with_retry(retry).at("ledger", place).because(error).hint(hint)
+                Error::new(error_kind, message)
+                    .or_code(code::LEDGER)
+                    .with_retry(retry)
+                    .at("ledger", place)
+                    .because(error)
+                    .hint(hint)
             }
         }
     }
@@ -77,11 +82,10 @@ fn explain(kind: Kind, error: &sqlx::Error) -> Explanation {
     }
 }
 
-const DAMAGED: Explanation = (
-    ErrorKind::CorruptPayload,
-    "the ledger is damaged",
-    "restore it from a backup; or move it and its -wal and -shm files away: a new ledger knows no earlier charges",
-);
+pub(crate) const RESTORE: &str =
+    "restore it from a backup; or move it and its -wal and -shm files away: a new ledger knows no earlier charges";
+
+const DAMAGED: Explanation = (ErrorKind::CorruptPayload, "the ledger is damaged", RESTORE);
 
 const READ_ONLY: Explanation = (
     ErrorKind::InvalidRequest,

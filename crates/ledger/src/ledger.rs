@@ -5,13 +5,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use outboard_core::{Error, ErrorKind, NanoUsd, Result};
+use outboard_core::{Error, ErrorKind, NanoUsd, Result, code};
 use sqlx::{Row, any::AnyRow};
 
 use crate::{
     clock::{self, Clock},
-    database::Database,
-    failure::Failure,
+    database::{Database, Kind},
+    failure::{self, Failure},
     records::{JobFilter, JobRow},
 };
 
@@ -48,12 +48,33 @@ impl Ledger {
     /// # Errors
     /// Those of [`open`](Self::open).
     pub async fn open_within(place: &str, patience: Duration) -> Result<Self> {
-        let database = Database::open(place, patience).await?;
+        let database = Database::open(place, patience).await.map_err(|error| error.or_code(code::LEDGER))?;
         let newest = "SELECT COALESCE(MAX(reserved_at), 0) FROM attempts";
         let newest = sqlx::query_scalar(newest).fetch_one(database.pool()).await;
         let newest = newest.map_err(|e| Failure::from(e).of(database.kind, &database.place))?;
         let clock = Clock::system(&database.place, newest);
         Ok(Self { database, clock })
+    }
+
+    /// Looks whether the database is whole: SQLite reads every page of it. A server looks after itself.
+    ///
+    /// # Errors
+    /// `CorruptPayload` where it is not; those of [`open`](Self::open).
+    pub async fn check(&self) -> Result<()> {
+        if self.database.kind == Kind::Postgres {
+            return Ok(());
+        }
+        self.run(async {
+            let check = sqlx::query_scalar::<_, String>("PRAGMA quick_check(1)");
+            match check.fetch_one(self.database.pool()).await?.as_str() {
+                "ok" => Ok(()),
+                told => Err(Error::new(ErrorKind::CorruptPayload, format!("the ledger is damaged: {told}"))
+                    .or_code(code::LEDGER)
+                    .hint(failure::RESTORE)
+                    .into()),
+            }
+        })
+        .await
     }
 
     /// Takes the time from `time` instead of the system's clock.

@@ -191,7 +191,7 @@ pub struct Settlement {
     pub cost: NanoUsd,
     /// The time that the provider bills, where it tells.
     pub billed: Option<Duration>,
-    /// How it ended, in the words of whoever ran it.
+    /// How it ended, in the words of whoever ran it: a sentence, and further lines with what a worker left behind.
     pub outcome: String,
     /// Whether the cost is a guess, to be replaced once it is known.
     pub is_assumed: bool,
@@ -233,7 +233,7 @@ pub struct Attempt {
     pub charged: NanoUsd,
     /// The time that the provider billed, where it told.
     pub billed: Option<Duration>,
-    /// How it ended.
+    /// How it ended, see [`Settlement::outcome`].
     pub outcome: Option<String>,
     /// Its name on the provider, once it was accepted.
     pub task_id: Option<String>,
@@ -242,6 +242,13 @@ pub struct Attempt {
 }
 
 impl Attempt {
+    /// How it ended, in one sentence, and what else is known of it.
+    #[must_use]
+    pub fn ending(&self) -> (&str, Vec<&str>) {
+        let mut lines = self.outcome.as_deref().unwrap_or_default().lines();
+        (lines.next().unwrap_or_default(), lines.collect())
+    }
+
     /// By how much the charge exceeds what was reserved.
     #[must_use]
     pub fn overrun(&self) -> NanoUsd {

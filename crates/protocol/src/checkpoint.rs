@@ -28,17 +28,7 @@ impl Checkpoint {
     /// # Errors
     /// `CorruptPayload` where the bytes are no checkpoint, `Unsupported` for another version.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
-        #[derive(Deserialize)]
-        struct Version {
-            protocol: u32,
-        }
-        let missing = || corrupt("the file is no checkpoint: it has no `outboard` metadata");
-        let version: Version = tensors::facts(bytes)?.ok_or_else(missing)?;
-        tensors::check_version(version.protocol)?;
-        let position: Position = tensors::facts(bytes)?.ok_or_else(missing)?;
-        if position.kind != "checkpoint" {
-            return Err(corrupt(format!("the file is a {}, not a checkpoint", position.kind)));
-        }
+        let position = Position::read(bytes)?;
         Ok(Self { position, tensors: tensors::decode(bytes)? })
     }
 
@@ -79,6 +69,25 @@ pub struct Position {
 }
 
 impl Position {
+    /// The position alone of a checkpoint's bytes.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::decode`].
+    pub fn read(bytes: &[u8]) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Version {
+            protocol: u32,
+        }
+        let missing = || corrupt("the file is no checkpoint: it has no `outboard` metadata");
+        let version: Version = tensors::facts(bytes)?.ok_or_else(missing)?;
+        tensors::check_version(version.protocol)?;
+        let position: Position = tensors::facts(bytes)?.ok_or_else(missing)?;
+        if position.kind != "checkpoint" {
+            return Err(corrupt(format!("the file is a {}, not a checkpoint", position.kind)));
+        }
+        Ok(position)
+    }
+
     /// The start of the job of this id.
     #[must_use]
     pub fn start(job: &str, seed: u64) -> Self {

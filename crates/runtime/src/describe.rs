@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use outboard_core::{
-    Error, Result,
+    Error, Result, code,
     error::IoContext,
     layer::{self, Layer},
 };
@@ -44,7 +44,7 @@ pub struct LayerRow {
 pub fn describe(path: &Path) -> Result<Description> {
     let (layers, input) = if path.extension().is_some_and(|extension| extension == "safetensors") {
         let bytes = std::fs::read(path).doing("read the model", path)?;
-        let model = ModelFile::decode(&bytes).map_err(|e: Error| e.at("file", path.display()))?;
+        let model = ModelFile::decode(&bytes).map_err(|e: Error| e.or_code(code::MODEL).at("file", path.display()))?;
         (model.facts.layers, model.facts.input)
     } else {
         let job = read_job(path)?;
@@ -52,12 +52,14 @@ pub fn describe(path: &Path) -> Result<Description> {
         let training = read_training(&job.data, &job.train.loss, job.train.seed, &scratch)
             .map_err(|e| e.at("job file", path.display()))?;
         let data = match &job.model.input {
-            Some(input) => training.train.shaped(input).map_err(|e| e.at("job file", path.display()))?,
+            Some(input) => {
+                training.train.shaped(input).map_err(|e| e.or_code(code::JOB).at("job file", path.display()))?
+            }
             None => training.train,
         };
         (job.model.layers, data.shape)
     };
-    let rows = rows(&layers, &input)?;
+    let rows = rows(&layers, &input).map_err(|e| e.or_code(code::JOB))?;
     Ok(Description { input, layers: rows })
 }
 

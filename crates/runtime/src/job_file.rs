@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf, absolute};
 
 use figment::value::Dict;
 use outboard_core::{
-    Error, ErrorKind, Job, Layer, Result,
+    Error, ErrorKind, Job, Layer, Result, code,
     job::{Loss, Schedule, Validation},
 };
 use serde::de::DeserializeOwned;
@@ -47,7 +47,7 @@ const EXAMPLES: [(&str, &str); 27] = [
 /// # Errors
 /// `NotFound` and `InvalidRequest`, naming the file and what to do; else those of [`parse_job`].
 pub fn read_job(path: &Path) -> Result<Job> {
-    parse_job(&document::read_text(path, ErrorKind::InvalidRequest)?, path)
+    parse_job(&document::read_text(path, ErrorKind::InvalidRequest).map_err(|error| error.or_code(code::JOB))?, path)
 }
 
 /// Reads a job from the text of the file `path`, checks it, and makes its paths absolute: relative ones start at the
@@ -56,6 +56,10 @@ pub fn read_job(path: &Path) -> Result<Job> {
 /// # Errors
 /// `InvalidRequest`, naming the file, the line, the key, and what to write instead.
 pub fn parse_job(text: &str, path: &Path) -> Result<Job> {
+    parse(text, path).map_err(|error| error.or_code(code::JOB))
+}
+
+fn parse(text: &str, path: &Path) -> Result<Job> {
     let values = document::parse(text, path, ErrorKind::InvalidRequest)?;
     let locate = |error: Error, key: &Key| match line_of(text, key.steps()) {
         Some(line) => error.at("file", path.display()).at("line", line),

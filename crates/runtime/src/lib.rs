@@ -20,7 +20,7 @@ pub use config::Config;
 pub use describe::{Description, LayerRow, describe};
 pub use job_file::{parse_job, read_job, write_job};
 pub use metrics::Quality;
-pub use outboard_core::{Error, ErrorKind, Event, Job, NanoUsd, Result, finding, provider, task};
+pub use outboard_core::{Code, Error, ErrorKind, Event, Job, NanoUsd, Result, code, finding, provider, task};
 pub use outboard_ledger as ledger;
 pub use outboard_plugin as plugin;
 pub use outboard_router as router;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use outboard_aws_lambda::AwsLambdaProvider;
-use outboard_core::{ComputeProvider, Error, ErrorKind, Result};
+use outboard_core::{ComputeProvider, Error, ErrorKind, Result, code};
 use outboard_cpu::CpuProvider;
 use outboard_cuda::CudaProvider;
 use outboard_http::HttpProvider;
@@ -27,6 +27,13 @@ pub(crate) struct Known {
     pub(crate) key: String,
     /// Whether it is enabled, and set up.
     pub(crate) is_used: bool,
+}
+
+impl Known {
+    /// Whether it comes from a dynamic library.
+    pub(crate) fn is_plugin(&self) -> bool {
+        self.key.starts_with("plugins.")
+    }
 }
 
 /// The providers that there are, in order of preference: the local CPU is the last resort.
@@ -72,6 +79,7 @@ pub(crate) fn provider(config: &Config, id: &str, store: &FolderStore) -> Result
                 plugin.ok_or_else(|| Error::new(ErrorKind::Unexpected, format!("there is no provider `{name}`")))?;
             let provider = PluginProvider::load(name, plugin, &place(&config.home, store)).map_err(|error| {
                 error
+                    .or_code(code::PLUGIN)
                     .at("plugin", plugin.path.display())
                     .at("to go on without it", format!("--set plugins.{name}.enabled=false"))
             })?;

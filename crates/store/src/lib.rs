@@ -5,10 +5,14 @@ pub mod atomic;
 pub mod bucket;
 pub mod encoding;
 pub mod folder;
+#[cfg(feature = "s3")]
+pub mod following;
 pub mod incoming;
 pub mod inline;
 #[allow(unsafe_code)] // Files that don't change any more are mapped.
 mod mapped;
+#[cfg(feature = "transfer")]
+mod reach;
 pub mod records;
 #[cfg(feature = "transfer")]
 mod refused;
@@ -26,7 +30,11 @@ pub mod upload;
 pub use bucket::{Bucket, BucketConfig};
 pub use encoding::{Sink, Source};
 pub use folder::FolderStore;
+#[cfg(feature = "s3")]
+pub use following::{Following, Stage};
 pub use incoming::Incoming;
+#[cfg(feature = "transfer")]
+pub use reach::{reach, reach_address};
 pub use records::Records;
 pub use scratch::{List, Scratch};
 #[cfg(feature = "s3")]

@@ -1,4 +1,4 @@
-//! What is known of a task that a worker runs elsewhere.
+//! The events of a task that a worker runs elsewhere.
 
 use outboard_core::{
     BlobStore, Event,

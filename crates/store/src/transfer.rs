@@ -68,6 +68,12 @@ impl Transfer {
         Ok(Self { client })
     }
 
+    /// Whether the store at this URL answers.
+    #[cfg(feature = "s3")]
+    pub(crate) async fn reach(&self, url: &Url) -> Vec<outboard_core::finding::Finding> {
+        crate::reach(&self.client, url, &STORE).await
+    }
+
     fn request(&self, method: Method, url: &SignedUrl) -> RequestBuilder {
         self.client.request(method, url.as_str())
     }

@@ -7,9 +7,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use outboard_core::error::{Error, ErrorKind, Retry};
+use hyper_util::client::proxy::matcher::Matcher;
+use outboard_core::{
+    code,
+    error::{Error, ErrorKind, Retry},
+};
 use reqwest::{
-    ClientBuilder,
+    ClientBuilder, Url,
     header::{HeaderMap, RETRY_AFTER},
     redirect, retry,
 };
@@ -58,9 +62,23 @@ pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     }
 }
 
+/// The proxy through which the environment has requests for a URL go, without its password. Addresses of this machine have
+/// none, see [`client`].
+#[must_use]
+pub fn proxy(url: &Url) -> Option<String> {
+    if url.host_str().is_none_or(is_loopback) {
+        return None;
+    }
+    let proxy = Matcher::from_env().intercept(&url.as_str().parse().ok()?)?;
+    let (scheme, host) = (proxy.uri().scheme_str().unwrap_or("http"), proxy.uri().host()?);
+    let port = proxy.uri().port_u16().map_or_else(String::new, |port| format!(":{port}"));
+    Some(format!("{scheme}://{host}{port}"))
+}
+
 /// Why there was no reply, in words. The URL is left out: it may hold a secret.
 #[must_use]
 pub fn transport_error(error: reqwest::Error, peer: &Peer) -> Error {
+    let proxy = error.url().and_then(proxy);
     let error = error.without_url();
     let Peer { name, address, start, slow, log } = peer;
     if let Some(tls) = find(&error, as_tls) {
@@ -69,7 +87,13 @@ pub fn transport_error(error: reqwest::Error, peer: &Peer) -> Error {
             rustls::Error::InvalidCertificate(_) => format!("let this system trust the {name}'s certificate"),
             _ => format!("check that the {name} speaks https at this port"),
         };
-        return Error::new(ErrorKind::Unavailable, message).with_retry(Retry::Other).hint(hint);
+        return Error::new(ErrorKind::Unavailable, message).or_code(code::TLS).with_retry(Retry::Other).hint(hint);
+    }
+    if let Some(proxy) = proxy.filter(|_| error.is_connect()) {
+        return Error::new(ErrorKind::Unavailable, format!("the {name} can't be reached through the proxy {proxy}"))
+            .or_code(code::PROXY)
+            .because(error)
+            .hint("check HTTPS_PROXY, HTTP_PROXY and ALL_PROXY, or list the host in NO_PROXY");
     }
     let is_refused =
         find(&error, |e| e.downcast_ref::<io::Error>()).is_some_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
@@ -91,7 +115,8 @@ pub fn transport_error(error: reqwest::Error, peer: &Peer) -> Error {
             format!("check the network and {log}"),
         ),
     };
-    Error::new(kind, message).because(error).hint(hint)
+    let code = if error.is_connect() { code::NETWORK } else { kind.code() };
+    Error::new(kind, message).or_code(code).because(error).hint(hint)
 }
 
 /// The first cause of which `pick` makes something.

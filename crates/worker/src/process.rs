@@ -17,7 +17,10 @@ use tokio::{
     time::timeout,
 };
 
-use crate::wire::{self, Hello, MAX_LINE_BYTES, Reply, Request};
+use crate::{
+    memory::Memory,
+    wire::{self, Hello, MAX_LINE_BYTES, Reply, Request},
+};
 
 /// Longest time from the start of a task process to its first line.
 const BOOT: Duration = Duration::from_secs(60);
@@ -25,6 +28,8 @@ const BOOT: Duration = Duration::from_secs(60);
 const BURIAL: Duration = Duration::from_secs(5);
 /// Log lines that are kept.
 const LOG_LINES: usize = 20;
+/// What libstdc++ says of, where a library clashes with it or a device doesn't read.
+const RANDOM_DEVICE: &str = "random_device";
 /// Longest log line, in bytes; a longer one counts as several.
 const LOG_LINE_BYTES: usize = 1024;
 
@@ -48,6 +53,7 @@ pub(crate) struct Process {
     line: Vec<u8>,
     log: Log,
     logging: JoinHandle<()>,
+    memory: Memory,
     pub(crate) hello: Hello,
 }
 
@@ -72,7 +78,9 @@ impl Process {
         let log = Log::default();
         let logging = tokio::spawn(keep_log(BufReader::new(stderr), log.clone(), child.id()));
         let hello = Hello { protocol: 0, device: String::new(), numerics: String::new(), layers: Vec::new() };
-        let mut process = Self { child, stdin, stdout: BufReader::new(stdout), line: Vec::new(), log, logging, hello };
+        let memory = Memory::watch(child.id());
+        let stdout = BufReader::new(stdout);
+        let mut process = Self { child, stdin, stdout, line: Vec::new(), log, logging, memory, hello };
         let first = timeout(BOOT, process.next()).await;
         process.hello = match first {
             Ok(Ok(Some(Reply::Hello(hello)))) => hello,
@@ -126,8 +134,12 @@ impl Process {
         }
     }
 
-    /// Its last log lines, for an error.
+    /// What it leaves behind, for an error: its peak of memory and its last log lines.
     pub(crate) fn explain(&self, error: Error) -> Error {
+        let error = match self.memory.used() {
+            Some(used) => error.at("peak memory", used),
+            None => error,
+        };
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         if log.is_empty() {
             return error;
@@ -158,17 +170,27 @@ impl Process {
             return self.kill(Error::new(ErrorKind::WorkerUnhealthy, "the task process closed its output")).await;
         };
         let _ = timeout(BURIAL, &mut self.logging).await;
-        let starved = {
+        let said = |words: &str| {
             let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-            // The allocator's last words; the signal is that of any abort.
-            log.iter().any(|line| line.starts_with("memory allocation of "))
+            log.iter().any(|line| line.contains(words))
         };
-        let error = if was_killed(status) {
-            Error::new(ErrorKind::OutOfMemory, "the task process was killed, probably for memory")
-                .hint("use a smaller batch_size, or a worker with more memory")
-        } else if starved {
-            Error::new(ErrorKind::OutOfMemory, "the task process ran out of memory")
-                .hint("use a smaller batch_size, or a worker with more memory")
+        let out_of_memory = |message: String| {
+            Error::new(ErrorKind::OutOfMemory, message).hint("use a smaller batch_size, or a worker with more memory")
+        };
+        let error = if was_killed(status) && self.memory.was_exhausted() {
+            let used = self.memory.used().map(|used| format!(" at {used}")).unwrap_or_default();
+            out_of_memory(format!("the task process was killed for memory{used}"))
+        } else if was_killed(status) {
+            out_of_memory("the task process was killed, probably for memory".into())
+        } else if said("memory allocation of ") {
+            // The allocator's last words; the signal is that of any abort.
+            out_of_memory("the task process ran out of memory".into())
+        } else if said(RANDOM_DEVICE) {
+            let message = format!("the task process died in libstdc++ ({status}): {RANDOM_DEVICE} failed");
+            Error::new(ErrorKind::WorkerUnhealthy, message).hint(
+                "see docs/random-device.md; the worker's preflight tells a clash of libraries (OB-CLASH) from a device \
+                 that doesn't read (OB-RANDOM-DEVICE)",
+            )
         } else {
             Error::new(ErrorKind::WorkerUnhealthy, format!("the task process died ({status})"))
         };

@@ -25,6 +25,7 @@ use tokio::{
 
 pub use crate::process::TaskProgram;
 use crate::{
+    preflight,
     process::Process,
     wire::{Hello, Reply, Request},
 };
@@ -40,13 +41,16 @@ pub struct Supervisor {
     variables: Vec<(&'static str, String)>,
     process: Mutex<Option<Process>>,
     pid: StdMutex<Option<u32>>,
+    /// What each task is told: found when the process was started.
+    warnings: StdMutex<Vec<String>>,
 }
 
 impl Supervisor {
     /// A supervisor of `program`, not yet started.
     #[must_use]
     pub fn new(program: TaskProgram) -> Self {
-        Self { program, variables: Vec::new(), process: Mutex::default(), pid: StdMutex::default() }
+        let (process, pid, warnings) = Default::default();
+        Self { program, variables: Vec::new(), process, pid, warnings }
     }
 
     /// The same, with variables for the environment of the task process beside those of this one.
@@ -59,7 +63,7 @@ impl Supervisor {
     /// Starts the task process, if there is none, and says what it is.
     ///
     /// # Errors
-    /// `WorkerUnhealthy` where it doesn't start.
+    /// `WorkerUnhealthy` where it doesn't start, or the machine gives no random numbers.
     pub async fn start(&self) -> Result<Hello> {
         let mut slot = self.process.lock().await;
         let (process, _) = self.warm(slot.take()).await?;
@@ -85,6 +89,7 @@ impl Supervisor {
         {
             return Ok((process, true));
         }
+        *self.warnings.lock().unwrap_or_else(PoisonError::into_inner) = preflight::check()?;
         let process = Process::start(&self.program, &self.variables).await?;
         self.note(process.id());
         tracing::debug!(pid = process.id(), device = process.hello.device, "task process started");
@@ -112,6 +117,8 @@ impl Supervisor {
                 Err(error) => return ended(envelope, Ending::Failed((&error).into())),
             };
             let boot = began.elapsed();
+            let warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            warnings.into_iter().for_each(|message| observe(Event::Warning { message }));
             let (process, mut result) = match self.supervise(process, envelope, stop.as_mut(), &mut observe).await {
                 (process, Ok(result)) => (process, result),
                 // It died while it was idle: the task has nothing to do with that.

@@ -90,6 +90,13 @@ async fn a_killed_process_is_told_from_an_aborted_one_and_the_next_task_runs() {
     let killed = setting.meddle(Job::endless().envelope("k"), "KILL").await;
     assert_eq!((killed.kind, killed.retry), (ErrorKind::OutOfMemory, Retry::Other));
     assert_eq!(killed.message, "the task process was killed, probably for memory");
+    let about =
+        |failure: &Failure, what: &str| failure.context.iter().find(|(name, _)| name == what).unwrap().1.clone();
+    assert_eq!(about(&killed, "exit status"), "signal: 9 (SIGKILL)");
+    if cfg!(target_os = "linux") {
+        let used = about(&killed, "peak memory");
+        assert!(used.contains("MiB of ") && !used.starts_with('0'), "{used}");
+    }
     setting.runs_well(&Job::short()).await;
     let aborted = setting.meddle(Job::endless().envelope("k"), "ABRT").await;
     assert_eq!((aborted.kind, aborted.retry), (ErrorKind::WorkerUnhealthy, Retry::Other));
@@ -204,6 +211,11 @@ async fn whatever_a_process_does_becomes_a_result_with_its_last_words() {
         (r#"echo '{"hello": {"protocol": 9}}'"#.into(), "version 9, but this program speaks version 1", ""),
         (format!("{HELLO} echo 1 >&2; echo 2 >&2; kill -SEGV $$"), "SIGSEGV", "1\n2"),
         (format!("{HELLO} echo 'memory allocation of 9 bytes failed' >&2; kill -ABRT $$"), "ran out of memory", "9"),
+        (
+            format!("{HELLO} echo '  what():  random_device could not be read' >&2; kill -ABRT $$"),
+            "died in libstdc++ (signal: 6 (SIGABRT)): random_device",
+            "what()",
+        ),
         (format!("{HELLO} echo '{{\"result\": 7}}'; read line"), "cannot be read", ""),
         (format!("{HELLO} head -c 3000 /dev/zero >&2; seq 1000 >&2; exit 0"), "exit status: 0", "981\n"),
     ];

@@ -17,7 +17,7 @@ use tokio::{
 use crate::{
     Config,
     connection::{Answer, Connection},
-    follow::{Followed, Stage},
+    follow::Followed,
 };
 
 /// What a request may have; AWS's documentation of 2026-08.
@@ -48,12 +48,12 @@ impl Invoker {
                 {
                     let mut follow = followed.state.lock().await;
                     // Cancelled just now.
-                    if !matches!(follow.stage, Stage::Queued) {
+                    if !follow.task.is_queued() {
                         return;
                     }
-                    follow.runs();
+                    follow.task.runs();
                     follow.queued = began.elapsed();
-                    follow.until = Instant::now() + self.config.longest_invocation();
+                    follow.task.lasts(self.config.longest_invocation());
                 }
                 followed.news.notify_waiters();
                 self.invoke(task, &followed).await.unwrap_or_else(Answer::Refused)

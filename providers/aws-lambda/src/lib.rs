@@ -3,6 +3,7 @@
 mod config;
 mod connection;
 mod deploy;
+mod examine;
 mod follow;
 mod invocation;
 mod look;
@@ -17,4 +18,5 @@ mod tests;
 
 pub use config::{Architecture, Config};
 pub use deploy::{Deployed, Deployment, deploy};
+pub use examine::examine;
 pub use provider::AwsLambdaProvider;

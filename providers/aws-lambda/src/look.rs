@@ -11,7 +11,7 @@ use outboard_store::Bucket;
 
 use crate::{
     connection::{Answer, Ended, unknown},
-    follow::{Follow, Stage},
+    follow::Follow,
     parse_error::function_error,
     price::LONGEST_INIT,
     provider::AwsLambdaProvider,
@@ -37,7 +37,7 @@ impl Spent {
 
 impl AwsLambdaProvider {
     pub(crate) async fn look(&self, follow: &mut Follow) -> Result<()> {
-        let before = follow.revision();
+        let before = follow.task.revision();
         if let Some(answer) = follow.answer.take() {
             if let Err(error) = self.take(follow, &answer).await {
                 // What couldn't be fetched is fetched at the next look.
@@ -45,30 +45,31 @@ impl AwsLambdaProvider {
                 return Err(self.locate(error));
             }
         } else if let Some(bucket) = &self.bucket
-            && !matches!(follow.stage, Stage::Queued if !follow.is_elsewhere)
+            && !follow.waits()
         {
-            follow.begin_look();
+            follow.task.begin_look();
             self.look_into(bucket, follow).await.map_err(|error| self.locate(error))?;
         }
-        if follow.revision() != before {
-            follow.hurry();
+        if follow.task.revision() != before {
+            follow.task.hurry();
         }
         Ok(())
     }
 
     async fn look_into(&self, bucket: &Bucket, follow: &mut Follow) -> Result<()> {
         if follow.is_elsewhere {
-            if let Some(record) = bucket.result(&follow.name.key).await?.filter(|record| follow.log.counts(record)) {
+            if let Some(record) = bucket.result(&follow.name.key).await?.filter(|record| follow.task.log.counts(record))
+            {
                 // Nobody told what it took: at most the longest start beside the worker's own time.
                 let billed = record.result.timings.running() + LONGEST_INIT;
                 return self.take_record(bucket, follow, record, Spent { billed, init: None }).await;
             }
-            follow.runs();
+            follow.task.runs();
         }
         if let Some(progress) = bucket.progress(&follow.name.key).await? {
-            follow.log.merge(bucket, progress, &self.store, false).await?;
+            follow.task.log.merge(bucket, progress, &self.store, false).await?;
         }
-        if follow.is_elsewhere && follow.left().is_zero() {
+        if follow.is_elsewhere && follow.task.left().is_zero() {
             let error = Error::new(ErrorKind::WorkerUnhealthy, "the worker that had the task left no result");
             self.fail(follow, error.hint("look at the function's log in CloudWatch"), None);
         }
@@ -102,13 +103,13 @@ impl AwsLambdaProvider {
                 && let Some(progress) = bucket.progress(&follow.name.key).await?
             {
                 // Checkpoints on the way are worth having.
-                follow.log.merge(bucket, progress, &self.store, true).await?;
+                follow.task.log.merge(bucket, progress, &self.store, true).await?;
             }
             self.fail(follow, function_error(&ended.body, report.as_ref()), Some(usage));
             return Ok(());
         };
         let Some(bucket) = &self.bucket else {
-            let result = follow.log.take(reply, &self.store).await?;
+            let result = follow.task.log.take(reply, &self.store).await?;
             self.finish(follow, result, spent);
             return Ok(());
         };
@@ -119,7 +120,7 @@ impl AwsLambdaProvider {
             follow.is_elsewhere = true;
             return Ok(());
         }
-        let record = bucket.result(&follow.name.key).await?.filter(|record| follow.log.counts(record));
+        let record = bucket.result(&follow.name.key).await?.filter(|record| follow.task.log.counts(record));
         match (record, &reply.result.ended) {
             (Some(record), _) => self.take_record(bucket, follow, record, spent).await?,
             (None, Ending::Finished(outcome)) if outcome.blob().is_some() => {
@@ -138,9 +139,9 @@ impl AwsLambdaProvider {
     /// A result lies in the bucket.
     async fn take_record(&self, bucket: &Bucket, follow: &mut Follow, record: TaskRecord, spent: Spent) -> Result<()> {
         if let Some(progress) = bucket.progress(&follow.name.key).await? {
-            follow.log.merge(bucket, progress, &self.store, true).await?;
+            follow.task.log.merge(bucket, progress, &self.store, true).await?;
         }
-        match follow.log.collect(bucket, &record, &self.store).await {
+        match follow.task.log.collect(bucket, &record, &self.store).await {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 self.fail(follow, error.with_retry(Retry::Other), None)
             }
@@ -157,7 +158,7 @@ impl AwsLambdaProvider {
         let TaskResult { ended, timings, .. } = result;
         let usage = self.usage(follow, timings, spent);
         match ended {
-            Ending::Finished(outcome) => follow.end(Phase::Finished(outcome), Some(usage)),
+            Ending::Finished(outcome) => follow.task.end(Phase::Finished(outcome), Some(usage)),
             Ending::Failed(failure) => self.fail(follow, failure.into(), Some(usage)),
             // Nothing stops an invocation but its time.
             Ending::Cancelled => {
@@ -171,12 +172,12 @@ impl AwsLambdaProvider {
     fn usage(&self, follow: &Follow, timings: Timings, spent: Spent) -> Usage {
         let boot = spent.init.map_or(timings.boot, |init| init.as_secs_f64());
         let timings = Timings { queue: follow.queued.as_secs_f64(), boot, ..timings };
-        let bytes_up = follow.log.bytes_up();
+        let bytes_up = follow.task.log.bytes_up();
         Usage { timings, billed: Some(spent.billed), bytes_down: follow.bytes_down, bytes_up }
     }
 
     fn fail(&self, follow: &mut Follow, error: Error, usage: Option<Usage>) {
-        follow.end(Phase::Failed(self.locate(error)), usage);
+        follow.task.end(Phase::Failed(self.locate(error)), usage);
     }
 
     /// Adds where it happened.
@@ -187,6 +188,6 @@ impl AwsLambdaProvider {
     /// The answer where the reply was lost and no store tells.
     pub(crate) fn not_known(&self, follow: &Follow) -> Option<Error> {
         let lost = follow.lost.as_ref()?;
-        Some(self.locate(unknown(lost, follow.left())))
+        Some(self.locate(unknown(lost, follow.task.left())))
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use async_trait::async_trait;
 use outboard_core::{
-    ComputeProvider, Task, TaskId,
+    ComputeProvider, Task, TaskId, code,
     error::{Error, ErrorKind, Result},
     provider::{Cancelled, Capabilities, Health, PriceModel, ProviderInfo, TaskSummary},
     task::{OperationKind, Phase, Revision, TaskState},
@@ -23,7 +23,7 @@ use tokio::{
 use crate::{
     Config,
     connection::Connection,
-    follow::{Follow, Followed, Stage},
+    follow::{Follow, Followed},
     invocation::{Invoker, MAX_INLINE},
     price,
     task_name::TaskName,
@@ -31,6 +31,8 @@ use crate::{
 
 /// Tasks that are remembered; past that, those that have ended are forgotten.
 const REMEMBERED: usize = 1024;
+/// A function that was there is taken to be there for this long: many jobs at once ask once.
+const READY_FOR: Duration = Duration::from_secs(5);
 
 /// Where an attempt was handed over to, if it was. Whoever hands it over holds its lock.
 pub(crate) type Place = Option<TaskId>;
@@ -45,6 +47,8 @@ pub struct AwsLambdaProvider {
     pub(crate) store: FolderStore,
     pub(crate) bucket: Option<Bucket>,
     turns: Arc<Semaphore>,
+    /// When the function was there last. Whoever asks holds its lock.
+    ready: sync::Mutex<Option<Instant>>,
     /// By id.
     followed: Mutex<HashMap<String, Arc<Followed>>>,
     /// By attempt.
@@ -88,6 +92,7 @@ impl AwsLambdaProvider {
             connection,
             store,
             bucket,
+            ready: sync::Mutex::default(),
             followed: Mutex::default(),
             places: Mutex::default(),
         })
@@ -120,7 +125,7 @@ impl AwsLambdaProvider {
         let id = follow.name.id();
         let mut all = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= REMEMBERED {
-            all.retain(|_, followed| followed.state.try_lock().map_or(true, |follow| !follow.is_over()));
+            all.retain(|_, followed| followed.state.try_lock().map_or(true, |follow| !follow.task.is_over()));
         }
         let followed = all.entry(id.0.clone()).or_insert_with(|| Arc::new(Followed::new(follow)));
         (id, followed.clone())
@@ -164,12 +169,19 @@ impl ComputeProvider for AwsLambdaProvider {
             Some(region) => Some(region.clone()),
             None => self.connection.region().await,
         };
-        price::price(&self.config, region.as_deref())
+        price::price(&self.config, region.as_deref()).map_err(|error| error.or_code(code::PRICE))
     }
 
     async fn health(&self) -> Result<Health> {
+        let mut ready = self.ready.lock().await;
+        if ready.is_some_and(|at| at.elapsed() < READY_FOR) {
+            return Ok(Health::Ready);
+        }
         Ok(match self.connection.probe().await {
-            Ok(()) => Health::Ready,
+            Ok(()) => {
+                *ready = Some(Instant::now());
+                Health::Ready
+            }
             Err(error) => Health::Unavailable(match error.advice() {
                 Some(advice) => format!("{error}; {advice}"),
                 None => error.to_string(),
@@ -192,19 +204,19 @@ impl ComputeProvider for AwsLambdaProvider {
             news.as_mut().enable();
             let next = {
                 let mut follow = followed.state.lock().await;
-                let is_time = follow.answer.is_some() || Instant::now() >= follow.next_look;
-                if !follow.is_over() && is_time {
+                let is_time = follow.answer.is_some() || Instant::now() >= follow.task.next_look();
+                if !follow.task.is_over() && is_time {
                     self.look(&mut follow).await?;
                 }
                 if let Some(error) = self.not_known(&follow) {
                     return Err(error);
                 }
                 let is_late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
-                if follow.revision() != seen || follow.is_over() || is_late {
-                    return Ok(follow.state(seen));
+                if follow.task.revision() != seen || follow.task.is_over() || is_late {
+                    return Ok(follow.task.state(seen));
                 }
                 // Without a bucket there is nothing to look at.
-                self.bucket.is_some().then_some(follow.next_look)
+                self.bucket.is_some().then_some(follow.task.next_look())
             };
             let wake = [deadline, next].into_iter().flatten().min();
             tokio::select! {
@@ -217,15 +229,15 @@ impl ComputeProvider for AwsLambdaProvider {
     async fn cancel(&self, id: &TaskId) -> Result<Cancelled> {
         let followed = self.find(id)?;
         let mut follow = followed.state.lock().await;
-        if matches!(follow.stage, Stage::Queued) && !follow.is_elsewhere {
-            follow.end(Phase::Cancelled, Some(Default::default()));
+        if follow.waits() {
+            follow.task.end(Phase::Cancelled, Some(Default::default()));
             followed.dropped.notify_one();
             followed.news.notify_waiters();
             return Ok(Cancelled::Stopped);
         }
-        match follow.is_over() {
+        match follow.task.is_over() {
             true => Ok(Cancelled::Stopped),
-            false => Ok(Cancelled::StillBilled { until: follow.left() }),
+            false => Ok(Cancelled::StillBilled { until: follow.task.left() }),
         }
     }
 

@@ -52,6 +52,7 @@ enum Trouble {
 struct Stub {
     troubles: Mutex<VecDeque<Trouble>>,
     requests: AtomicUsize,
+    probes: AtomicUsize,
     running: AtomicUsize,
     most: AtomicUsize,
     /// Invocations at the same time; more are throttled.
@@ -64,6 +65,7 @@ async fn invoke(State(stub): State<Arc<Stub>>, headers: HeaderMap, body: Bytes) 
     let authorization = headers["authorization"].to_str().unwrap();
     assert!(authorization.starts_with("AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/"), "{authorization}");
     if headers["x-amz-invocation-type"] == "DryRun" {
+        stub.probes.fetch_add(1, Ordering::SeqCst);
         return StatusCode::NO_CONTENT.into_response();
     }
     assert_eq!(
@@ -195,6 +197,19 @@ async fn the_report_tells_what_is_billed_and_a_cold_start() {
     // The same attempt is that task; it isn't invoked again.
     assert_eq!(bed.provider.submit(&bed.task("k")).await.unwrap(), id);
     assert_eq!(bed.stub.requests.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn many_jobs_at_once_ask_once_whether_the_function_is_there() {
+    let bed = Bed::new(many(1), |_| {}).await;
+    let ask = || {
+        let provider = bed.provider.clone();
+        tokio::spawn(async move { provider.health().await.unwrap() })
+    };
+    for answer in [ask(), ask(), ask()] {
+        assert_eq!(answer.await.unwrap(), Health::Ready);
+    }
+    assert_eq!(bed.stub.probes.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]

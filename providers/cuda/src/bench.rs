@@ -3,7 +3,7 @@
 use std::{future::pending, path::Path};
 
 use outboard_core::{
-    ComputeProvider, Digest, Layer, Task,
+    ComputeProvider, Digest, Layer, Task, code,
     error::{Error, ErrorKind, Result},
     finding::Finding,
     job::Train,
@@ -111,13 +111,13 @@ pub async fn bench(config: &Config, home: &Path) -> Result<(Vec<Finding>, Option
     let store = FolderStore::open(home)?;
     let device = CudaProvider::new(config, home);
     if let Some(missing) = device.missing() {
-        return Ok((vec![Finding::fail("cuda-bench", "cuda", missing.what, missing.remedy)], None));
+        return Ok((vec![Finding::fail(code::CUDA_START, "cuda", missing.what, missing.remedy)], None));
     }
     let hello = match device.start().await.swap_remove(0).1 {
         Ok(hello) => hello,
         Err(error) => {
             let missing = crate::diagnosis::of_start(&error);
-            return Ok((vec![Finding::fail("cuda-bench", "cuda", missing.what, missing.remedy)], None));
+            return Ok((vec![Finding::fail(code::CUDA_START, "cuda", missing.what, missing.remedy)], None));
         }
     };
     // Another worker, so that a start from nothing is measured.
@@ -154,7 +154,11 @@ pub async fn bench(config: &Config, home: &Path) -> Result<(Vec<Finding>, Option
         });
     }
     let mut found: Vec<Finding> = report.jobs.iter().flat_map(|job| judge(job, config.uses_gpus())).collect();
-    found.push(Finding::pass("cuda-start", "cuda", format!("a worker starts within {:.2} s", report.start_seconds)));
+    found.push(Finding::pass(
+        code::CUDA_START,
+        "cuda",
+        format!("a worker starts within {:.2} s", report.start_seconds),
+    ));
     Ok((found, Some(report)))
 }
 
@@ -162,15 +166,15 @@ fn judge(job: &JobReport, is_gpu: bool) -> [Finding; 2] {
     let JobReport { model, loss_difference, samples_per_second, cpu_samples_per_second, ratio, .. } = job;
     let said = format!("the losses of {EPOCHS} epochs are within {loss_difference:.1e} of the CPU engine's");
     let numerics = match *loss_difference <= GATE {
-        true => Finding::pass("cuda-numerics", *model, said),
+        true => Finding::pass(code::CUDA_NUMERICS, *model, said),
         false => {
-            Finding::fail("cuda-numerics", *model, said, "send us the report; set bf16 and tf32 to false meanwhile")
+            Finding::fail(code::CUDA_NUMERICS, *model, said, "send us the report; set bf16 and tf32 to false meanwhile")
         }
     };
     let said = format!("{samples_per_second:.0} samples/s, {ratio:.1} times the CPU's {cpu_samples_per_second:.0}");
     let speed = match !is_gpu || *ratio >= GOAL {
-        true => Finding::pass("cuda-speed", *model, said),
-        false => Finding::warn("cuda-speed", *model, said, "send us the report; larger batches suit a GPU better"),
+        true => Finding::pass(code::CUDA_SPEED, *model, said),
+        false => Finding::warn(code::CUDA_SPEED, *model, said, "send us the report; larger batches suit a GPU better"),
     };
     [numerics, speed]
 }

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use outboard_core::{ComputeProvider, finding::Finding};
+use outboard_core::{
+    code::{self, Code},
+    finding::Finding,
+};
 
 use crate::{
     Config, CudaProvider,
@@ -12,35 +15,30 @@ use crate::{
 
 const OF: &str = "cuda";
 
-/// Looks at the driver, the GPUs, the worker and the price, and starts the workers where nothing is missing. The first check
+/// Looks at the driver, the GPUs and the worker, and starts the workers where nothing is missing. The first check
 /// that fails names the missing part and the command that brings it.
 pub async fn examine(config: &Config, home: &Path) -> Vec<Finding> {
     let provider = CudaProvider::new(config, home);
     let mut found = vec![driver(config)];
     found.extend(gpus(&provider));
     found.push(match diagnosis::of_file(provider.worker()) {
-        None => Finding::pass("cuda-worker", OF, format!("the worker is {}", provider.worker().display())),
-        Some(missing) => failed("cuda-worker", &missing),
+        None => Finding::pass(code::CUDA_WORKER, OF, format!("the worker is {}", provider.worker().display())),
+        Some(missing) => failed(code::CUDA_WORKER, &missing),
     });
     if provider.missing().is_none() {
         for (device, said) in provider.start().await {
             found.push(match said {
                 Ok(hello) => {
-                    Finding::pass("cuda-start", &*device, format!("ready: {} ({})", hello.device, hello.numerics))
+                    Finding::pass(code::CUDA_START, &*device, format!("ready: {} ({})", hello.device, hello.numerics))
                 }
-                Err(error) => Finding { of: device, ..failed("cuda-start", &diagnosis::of_start(&error)) },
+                Err(error) => Finding { of: device, ..failed(code::CUDA_START, &diagnosis::of_start(&error)) },
             });
         }
     }
-    found.push(match provider.price().await {
-        Ok(price) if price.is_free() => Finding::pass("cuda-price", OF, format!("free ({})", price.source)),
-        Ok(price) => Finding::pass("cuda-price", OF, format!("{} an hour ({})", price.per_hour, price.source)),
-        Err(error) => Finding::error("cuda-price", OF, &error),
-    });
     found
 }
 
-fn failed(code: &'static str, missing: &Missing) -> Finding {
+fn failed(code: Code, missing: &Missing) -> Finding {
     Finding::fail(code, OF, &missing.what, &missing.remedy)
 }
 
@@ -49,11 +47,11 @@ fn driver(config: &Config) -> Finding {
     match (diagnosis::of_driver(&driver), driver) {
         (None, Ok(driver)) => {
             let (major, minor) = driver.cuda;
-            Finding::pass("cuda-driver", OF, format!("driver {} runs CUDA up to {major}.{minor}", driver.version))
+            Finding::pass(code::CUDA_DRIVER, OF, format!("driver {} runs CUDA up to {major}.{minor}", driver.version))
         }
-        (Some(missing), _) if config.uses_gpus() => failed("cuda-driver", &missing),
-        (Some(missing), _) => Finding::warn("cuda-driver", OF, missing.what, missing.remedy),
-        (None, Err(why)) => Finding::warn("cuda-driver", OF, why, "see nvidia-smi"),
+        (Some(missing), _) if config.uses_gpus() => failed(code::CUDA_DRIVER, &missing),
+        (Some(missing), _) => Finding::warn(code::CUDA_DRIVER, OF, missing.what, missing.remedy),
+        (None, Err(why)) => Finding::warn(code::CUDA_DRIVER, OF, why, "see nvidia-smi"),
     }
 }
 
@@ -67,7 +65,7 @@ fn gpus(provider: &CudaProvider) -> Vec<Finding> {
         if let Some(watts) = power_limit_watts {
             said += &format!(", at most {watts:.0} W");
         }
-        Finding::pass("cuda-gpu", &gpu.uuid, said)
+        Finding::pass(code::CUDA_GPU, &gpu.uuid, said)
     };
     provider.gpus().unwrap_or_default().iter().map(of).collect()
 }

@@ -6,7 +6,7 @@
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 use outboard_core::{
-    ComputeProvider, Digest, ErrorKind, Layer, Task,
+    ComputeProvider, Digest, ErrorKind, Layer, Task, code,
     finding::Verdict,
     job::Loss,
     provider::{ComputeProviderExt, Health},
@@ -44,7 +44,7 @@ async fn a_worker_that_is_not_built_is_named_with_the_command() {
     let found = examine(&config, home.path()).await;
     let failed: Vec<_> = found.iter().filter(|finding| finding.verdict == Verdict::Fail).collect();
     assert_eq!(failed.len(), 1);
-    assert_eq!((failed[0].code, failed[0].remedy.as_deref()), ("cuda-worker", Some("outboard cuda install")));
+    assert_eq!((failed[0].code, failed[0].remedy.as_deref()), (code::CUDA_WORKER, Some("outboard cuda install")));
 }
 
 #[tokio::test]
@@ -62,7 +62,7 @@ async fn a_worker_without_libtorch_says_which_library_it_lacks() {
     assert!(report.contains("the worker doesn't find libtorch.so"), "{report}");
     assert!(report.contains("try: outboard cuda install, or set LD_LIBRARY_PATH"), "{report}");
     let found = examine(&config, home.path()).await;
-    let start = found.iter().find(|finding| finding.code == "cuda-start").unwrap();
+    let start = found.iter().find(|finding| finding.code == code::CUDA_START).unwrap();
     assert_eq!((start.verdict, &*start.of), (Verdict::Fail, "cpu"));
     assert!(start.evidence.starts_with("the worker doesn't find libtorch.so"), "{}", start.evidence);
 }

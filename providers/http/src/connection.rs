@@ -11,12 +11,13 @@ use std::{
 use outboard_core::{
     Digest, TaskId,
     error::{Error, ErrorKind, Result},
+    finding::Finding,
 };
 use outboard_protocol::{
     Encoding, Envelope,
     envelope::{DIGEST_HEADER, MAX_MESSAGE_BYTES, StateMessage, WorkerHealth, check_digest, decode, encode},
 };
-use outboard_store::{Upload, transport};
+use outboard_store::{Upload, reach, transport};
 use reqwest::{
     Client, Method, RequestBuilder, Response, StatusCode, Url,
     header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, RANGE},
@@ -24,7 +25,12 @@ use reqwest::{
 use serde::{Deserialize, de::DeserializeOwned};
 use tokio::time::timeout;
 
-use crate::{Config, endpoint::Endpoint, parse_error::parse_error, transport_error::transport_error};
+use crate::{
+    Config,
+    endpoint::Endpoint,
+    parse_error::parse_error,
+    transport_error::{WORKER, transport_error},
+};
 
 /// Time after which a worker answers a long request as things are then.
 pub(crate) const LONGEST_POLL: Duration = Duration::from_secs(30);
@@ -158,6 +164,11 @@ impl Connection {
             let error = Error::new(ErrorKind::CorruptPayload, format!("the worker's reply can't be read: {e}"));
             self.locate(error.hint("check that the URL is that of an Outboard worker"))
         })
+    }
+
+    /// Whether the worker answers, and what stands in the way.
+    pub(crate) async fn reach(&self) -> Vec<Finding> {
+        reach(&self.client, &self.base, &WORKER).await
     }
 
     /// `GET /v1/health`.

@@ -4,6 +4,7 @@ mod choose;
 pub mod config;
 mod connection;
 mod endpoint;
+mod examine;
 mod parse_error;
 pub mod provider;
 mod transport_error;
@@ -15,4 +16,5 @@ mod stand_in;
 mod tests;
 
 pub use config::{Config, WorkerConfig};
+pub use examine::examine;
 pub use provider::HttpProvider;

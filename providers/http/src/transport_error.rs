@@ -3,7 +3,7 @@
 use outboard_core::Error;
 use outboard_store::transport::{self, Peer};
 
-const WORKER: Peer = Peer {
+pub(crate) const WORKER: Peer = Peer {
     name: "worker",
     address: "`url`",
     start: "start it there with `outboard worker --listen`, or check `url`",

@@ -2,8 +2,15 @@
 
 use std::{fmt, time::Duration};
 
-use outboard_core::error::{Error, ErrorKind, Result};
-use outboard_store::transport::{self, is_loopback};
+use futures_util::future::join_all;
+use outboard_core::{
+    error::{Error, ErrorKind, Result},
+    finding::Finding,
+};
+use outboard_store::{
+    reach,
+    transport::{self, is_loopback},
+};
 use reqwest::{
     Client, Method, RequestBuilder, Response, Url,
     header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue},
@@ -17,7 +24,7 @@ use crate::{
     api::{HealthBody, Job, WorkerList},
     parse_error::parse_error,
     recording::Recording,
-    transport_error::transport_error,
+    transport_error::{RUNPOD, transport_error},
 };
 
 /// What a reply may have: the largest result, and what is around it.
@@ -63,6 +70,17 @@ impl Connection {
             .build()
             .map_err(|e| wrong("the client of RunPod can't be made").because(e.without_url()))?;
         Ok(Self { client, base, rest, manage, request_timeout: config.request_timeout, recording: None })
+    }
+
+    /// Whether RunPod answers at each of its addresses, and what stands in the way.
+    pub(crate) async fn reach(&self) -> Vec<Finding> {
+        let mut hosts = vec![&self.base];
+        for url in [&self.rest, &self.manage] {
+            if hosts.iter().all(|host| host.origin() != url.origin()) {
+                hosts.push(url);
+            }
+        }
+        join_all(hosts.into_iter().map(|url| reach(&self.client, url, &RUNPOD))).await.concat()
     }
 
     /// Keeps what is said from here on.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use outboard_core::{
     NanoUsd,
+    code::{self, Code},
     error::{Error, ErrorKind, Result},
     finding::Finding,
 };
@@ -35,10 +36,14 @@ pub async fn examine(config: &Config, store: &FolderStore) -> Vec<Finding> {
     let made = Endpoints::new(&config.endpoints).and_then(|_| Connection::new(config));
     let connection = match made {
         Ok(connection) => connection,
-        Err(error) => return vec![Finding::error("runpod-config", "runpod", &error)],
+        Err(error) => return vec![Finding::error(code::RUNPOD_CONFIG, "runpod", &error)],
     };
     let count = config.endpoints.len();
-    let mut found = vec![Finding::pass("runpod-config", "runpod", format!("a key and {count} endpoints are set"))];
+    let mut found = vec![Finding::pass(code::RUNPOD_CONFIG, "runpod", format!("a key and {count} endpoints are set"))];
+    found.extend(connection.reach().await);
+    if found.iter().any(Finding::is_fail) {
+        return found;
+    }
     let catalogue = Prices::new(store).current(&connection).await;
     let priced = price(config, catalogue.as_ref());
     let mut key = None;
@@ -51,11 +56,11 @@ pub async fn examine(config: &Config, store: &FolderStore) -> Vec<Finding> {
     found.extend(key);
     found.push(match &priced {
         Ok(price) => Finding::pass(
-            "runpod-price",
+            code::RUNPOD_PRICE,
             "runpod",
             format!("at most {} an hour ({}, {})", price.per_hour, price.source, price.as_of),
         ),
-        Err(error) => Finding::error("runpod-price", "runpod", error),
+        Err(error) => Finding::error(code::RUNPOD_PRICE, "runpod", error),
     });
     found.push(billing(config).await);
     found
@@ -63,13 +68,13 @@ pub async fn examine(config: &Config, store: &FolderStore) -> Vec<Finding> {
 
 fn accepted(health: &Result<HealthBody>) -> Finding {
     match health {
-        Err(error) if error.kind() == ErrorKind::Unauthenticated => Finding::error("runpod-key", "runpod", error),
-        Ok(_) => Finding::pass("runpod-key", "runpod", "RunPod accepts the key"),
+        Err(error) if error.kind() == ErrorKind::Unauthenticated => Finding::error(code::RUNPOD_KEY, "runpod", error),
+        Ok(_) => Finding::pass(code::RUNPOD_KEY, "runpod", "RunPod accepts the key"),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {
-            Finding::pass("runpod-key", "runpod", "RunPod knows the key")
+            Finding::pass(code::RUNPOD_KEY, "runpod", "RunPod knows the key")
         }
         Err(error) => {
-            Finding::warn("runpod-key", "runpod", format!("it could not be seen: {error}"), "try again later")
+            Finding::warn(code::RUNPOD_KEY, "runpod", format!("it could not be seen: {error}"), "try again later")
         }
     }
 }
@@ -85,15 +90,15 @@ fn endpoint_checks(
     let mut found = Vec::new();
     match health {
         Ok(HealthBody { workers, jobs }) => {
-            found.push(Finding::pass("runpod-endpoint", of(), format!("it answers; {} jobs wait", jobs.in_queue)));
+            found.push(Finding::pass(code::RUNPOD_ENDPOINT, of(), format!("it answers; {} jobs wait", jobs.in_queue)));
             found.push(workers_check(&of(), workers, jobs.in_queue, facts.as_ref().ok()));
         }
-        Err(error) => found.push(Finding::error("runpod-endpoint", of(), error)),
+        Err(error) => found.push(Finding::error(code::RUNPOD_ENDPOINT, of(), error)),
     }
     match facts {
         Ok(facts) => found.extend(limits(&of(), facts, config, per_hour)),
         Err(error) => found.push(Finding::warn(
-            "runpod-limits",
+            code::RUNPOD_LIMITS,
             of(),
             format!("its idle time-out and its number of workers could not be seen: {error}"),
             "give the key access to read endpoints, or compare them with `idle_timeout` by hand",
@@ -104,7 +109,7 @@ fn endpoint_checks(
 
 /// The workers in words.
 fn workers_check(of: &str, workers: &Workers, waiting: u32, facts: Option<&Facts>) -> Finding {
-    const CODE: &str = "runpod-workers";
+    const CODE: Code = code::RUNPOD_WORKERS;
     let Workers { idle, initializing, running, throttled, unhealthy, .. } = workers;
     let counts = format!(
         "{running} running, {idle} idle, {initializing} initializing, {throttled} throttled, {unhealthy} unhealthy"
@@ -125,7 +130,7 @@ fn workers_check(of: &str, workers: &Workers, waiting: u32, facts: Option<&Facts
 
 /// What the endpoint bills beyond tasks, against what is configured.
 fn limits(of: &str, facts: &Facts, config: &Config, per_hour: Option<NanoUsd>) -> Vec<Finding> {
-    const CODE: &str = "runpod-limits";
+    const CODE: Code = code::RUNPOD_LIMITS;
     let mut found = Vec::new();
     if let Some(kept) = facts.workers_min.filter(|kept| *kept > 0) {
         let cost = per_hour.map(|price| NanoUsd(price.0.saturating_mul(24 * u64::from(kept))));
@@ -148,7 +153,7 @@ fn limits(of: &str, facts: &Facts, config: &Config, per_hour: Option<NanoUsd>) -
 }
 
 async fn billing(config: &Config) -> Finding {
-    const CODE: &str = "runpod-billing";
+    const CODE: Code = code::RUNPOD_BILLING;
     let today = humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string();
     let today = today.get(..10).unwrap_or_default();
     let bills = async { Account::new(config)?.bills(today, "9999-12-31").await };

@@ -4,35 +4,20 @@ use std::time::Duration;
 
 use outboard_core::{
     error::Error,
-    task::{Phase, Revision, TaskState, Usage},
+    task::{Phase, Usage},
 };
-use outboard_store::TaskLog;
+use outboard_store::Following;
 use tokio::time::Instant;
 
 use crate::{api::Job, diagnosis::Watch, job_id::JobId};
 
-/// The first time between two looks, and the longest. It grows while nothing happens.
-const FIRST: Duration = Duration::from_millis(100);
-const LONGEST: Duration = Duration::from_secs(3);
-const GROWTH: f64 = 1.5;
 /// What starts or ends within this time is nothing to ask the endpoint's health about.
 const GLANCE: Duration = Duration::from_millis(500);
-
-/// How a task stands, in order: it never goes back.
-#[derive(Clone, Debug)]
-pub(crate) enum Stage {
-    Queued,
-    Running,
-    Ended(Phase, Option<Usage>),
-}
 
 #[derive(Debug)]
 pub(crate) struct Follow {
     pub(crate) id: JobId,
-    pub(crate) stage: Stage,
-    pub(crate) log: TaskLog,
-    /// When nothing can run any more.
-    pub(crate) until: Instant,
+    pub(crate) task: Following,
     /// What `runsync` answered: as good as the first look.
     pub(crate) answered: Option<Job>,
     /// Another job than ours runs the task.
@@ -47,70 +32,27 @@ pub(crate) struct Follow {
     /// Since when no worker of the endpoint runs, though the task does.
     pub(crate) lost: Option<Instant>,
     pub(crate) bytes_down: u64,
-    pub(crate) looks: u64,
-    pub(crate) delay: Duration,
-    pub(crate) next_look: Instant,
 }
 
 impl Follow {
     pub(crate) fn new(id: JobId, left: Duration) -> Self {
-        let now = Instant::now();
         Self {
-            log: TaskLog::new(&id.key, &id.attempt),
+            task: Following::new(&id.key, &id.attempt, left),
             id,
-            stage: Stage::Queued,
-            until: now + left,
             answered: None,
             is_elsewhere: false,
             is_twice: false,
             cancelling: None,
             watch: Watch::default(),
-            health_at: now + GLANCE,
+            health_at: Instant::now() + GLANCE,
             lost: None,
             bytes_down: 0,
-            looks: 0,
-            delay: FIRST,
-            next_look: now,
-        }
-    }
-
-    pub(crate) fn is_over(&self) -> bool {
-        matches!(self.stage, Stage::Ended(..))
-    }
-
-    /// How much longer it may run at most.
-    pub(crate) fn left(&self) -> Duration {
-        self.until.saturating_duration_since(Instant::now())
-    }
-
-    /// A look begins.
-    pub(crate) fn begin_look(&mut self) {
-        self.looks += 1;
-        self.next_look = Instant::now() + self.delay;
-        self.delay = self.delay.mul_f64(GROWTH).min(LONGEST);
-    }
-
-    /// Something happened: more is likely to.
-    pub(crate) fn hurry(&mut self) {
-        self.delay = FIRST;
-        self.next_look = Instant::now() + FIRST;
-    }
-
-    pub(crate) fn runs(&mut self) {
-        if matches!(self.stage, Stage::Queued) {
-            self.stage = Stage::Running;
-        }
-    }
-
-    pub(crate) fn end(&mut self, phase: Phase, usage: Option<Usage>) {
-        if !self.is_over() {
-            self.stage = Stage::Ended(phase, usage);
         }
     }
 
     pub(crate) fn fail(&mut self, error: Error, usage: Option<Usage>) {
         let error = self.locate(error);
-        self.end(Phase::Failed(error), usage);
+        self.task.end(Phase::Failed(error), usage);
     }
 
     /// Adds where it happened.
@@ -120,32 +62,5 @@ impl Follow {
             Some(job) => error.at("RunPod job", job),
             None => error,
         }
-    }
-
-    pub(crate) fn revision(&self) -> Revision {
-        if self.looks == 0 {
-            return Revision::default();
-        }
-        let stage = match self.stage {
-            Stage::Queued => 0,
-            Stage::Running => 1,
-            Stage::Ended(..) => 2,
-        };
-        Revision(1 + 4 * self.log.events().len() as u64 + stage)
-    }
-
-    /// As it stands, with what happened since a revision.
-    pub(crate) fn state(&self, seen: Revision) -> TaskState {
-        let revision = self.revision();
-        let from = match seen.0.checked_sub(1) {
-            Some(n) if seen <= revision => usize::try_from(n / 4).unwrap_or_default(),
-            _ => 0,
-        };
-        let (phase, usage) = match &self.stage {
-            Stage::Queued => (Phase::Queued, None),
-            Stage::Running => (Phase::Running, None),
-            Stage::Ended(phase, usage) => (phase.clone(), *usage),
-        };
-        TaskState { revision, phase, events: self.log.events().get(from..).unwrap_or_default().to_vec(), usage }
     }
 }

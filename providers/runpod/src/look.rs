@@ -7,13 +7,13 @@ use outboard_core::{
     task::{Phase, Timings, Usage},
 };
 use outboard_protocol::{InlineReply, TaskProgress, TaskRecord, TaskResult, envelope::Ending};
-use outboard_store::Bucket;
+use outboard_store::{Bucket, Stage};
 use tokio::time::{Instant, sleep};
 
 use crate::{
     api::{HealthBody, Job, Status, Workers},
     diagnosis::Why,
-    follow::{Follow, Stage},
+    follow::Follow,
     price,
     provider::RunPodProvider,
 };
@@ -28,15 +28,15 @@ const HEALTH: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5
 
 impl RunPodProvider {
     pub(crate) async fn look(&self, follow: &mut Follow) -> Result<()> {
-        follow.begin_look();
-        let before = follow.revision();
+        follow.task.begin_look();
+        let before = follow.task.revision();
         self.look_closely(follow).await.map_err(|error| follow.locate(error))?;
-        if follow.revision() != before {
-            follow.hurry();
+        if follow.task.revision() != before {
+            follow.task.hurry();
         }
-        if let Stage::Ended(phase, _) = &follow.stage {
+        if let Stage::Ended(phase, _) = follow.task.stage() {
             self.launches.forget(&follow.id.attempt);
-            let looks = follow.looks;
+            let looks = follow.task.looks();
             tracing::debug!(looks, endpoint = follow.id.endpoint, job = follow.id.job, ?phase, "task ended");
         }
         Ok(())
@@ -49,7 +49,7 @@ impl RunPodProvider {
             Some(bucket) => bucket.result(&follow.id.key).await?,
             None => None,
         };
-        if let Some(record) = record.filter(|record| follow.log.counts(record)) {
+        if let Some(record) = record.filter(|record| follow.task.log.counts(record)) {
             let job = job.ok().flatten().unwrap_or_default();
             return self.take_record(follow, record, &job).await;
         }
@@ -82,8 +82,8 @@ impl RunPodProvider {
     }
 
     async fn merge(&self, bucket: &Bucket, follow: &mut Follow, progress: TaskProgress, is_over: bool) -> Result<()> {
-        if follow.log.merge(bucket, progress, &self.store, is_over).await? {
-            follow.runs();
+        if follow.task.log.merge(bucket, progress, &self.store, is_over).await? {
+            follow.task.runs();
         }
         Ok(())
     }
@@ -94,7 +94,7 @@ impl RunPodProvider {
         if let Some(progress) = bucket.progress(&follow.id.key).await? {
             self.merge(bucket, follow, progress, true).await?;
         }
-        match follow.log.collect(bucket, &record, &self.store).await {
+        match follow.task.log.collect(bucket, &record, &self.store).await {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let error = error.with_retry(Retry::Other);
                 follow.fail(error, None);
@@ -112,9 +112,9 @@ impl RunPodProvider {
         let TaskResult { ended, timings, .. } = result;
         let usage = self.usage(follow, timings, job);
         match ended {
-            Ending::Finished(outcome) => follow.end(Phase::Finished(outcome), usage),
+            Ending::Finished(outcome) => follow.task.end(Phase::Finished(outcome), usage),
             Ending::Failed(failure) => follow.fail(failure.into(), usage),
-            Ending::Cancelled => follow.end(Phase::Cancelled, usage),
+            Ending::Cancelled => follow.task.end(Phase::Cancelled, usage),
         }
     }
 
@@ -136,7 +136,7 @@ impl RunPodProvider {
             billed += price::billed(&self.config, self.config.start_time, Duration::ZERO);
         }
         let timings = Timings { queue: job.delay().as_secs_f64(), ..timings };
-        let bytes_up = follow.log.bytes_up();
+        let bytes_up = follow.task.log.bytes_up();
         Some(Usage { timings, billed: Some(billed), bytes_down: follow.bytes_down, bytes_up })
     }
 
@@ -164,18 +164,18 @@ impl RunPodProvider {
                 let may_come = self.bucket.is_some() && job.was_taken();
                 if !may_come || since.elapsed() >= GRACE {
                     let usage = spent(follow);
-                    follow.end(Phase::Cancelled, usage);
+                    follow.task.end(Phase::Cancelled, usage);
                 }
             }
             Status::InProgress => {
-                follow.runs();
+                follow.task.runs();
                 self.watch_running(follow, job.worker()).await;
             }
             Status::InQueue | Status::Unstated | Status::Unknown(_) => {
                 if let Status::Unknown(status) = &job.status {
                     tracing::debug!(status, "RunPod tells a status that isn't documented");
                 }
-                if matches!(follow.stage, Stage::Queued) {
+                if follow.task.is_queued() {
                     self.watch_queued(follow).await;
                 }
             }
@@ -201,19 +201,19 @@ impl RunPodProvider {
             && self.bucket.is_some()
         {
             // Another job of this task has the lease: its result is found by the key.
-            follow.runs();
+            follow.task.runs();
             follow.is_elsewhere = true;
             return Ok(());
         }
-        let result = follow.log.take(reply, &self.store).await?;
+        let result = follow.task.log.take(reply, &self.store).await?;
         self.finish(follow, result, &job);
         Ok(())
     }
 
     /// Another job of this task runs, of which only the bucket tells.
     fn look_elsewhere(&self, follow: &mut Follow) {
-        follow.runs();
-        if follow.left().is_zero() {
+        follow.task.runs();
+        if follow.task.left().is_zero() {
             let error = Error::new(ErrorKind::WorkerUnhealthy, "the worker that had the task left no result");
             follow.fail(error.hint("look at the workers' logs in RunPod's console"), None);
         }
@@ -222,7 +222,7 @@ impl RunPodProvider {
     /// RunPod doesn't know a job that it has accepted.
     fn forgotten(&self, follow: &mut Follow) {
         if follow.cancelling.is_some() {
-            return follow.end(Phase::Cancelled, None);
+            return follow.task.end(Phase::Cancelled, None);
         }
         let error = Error::new(
             ErrorKind::Timeout,
@@ -316,7 +316,7 @@ impl RunPodProvider {
             Ok(Some(job)) if job.status.is_final() => follow.answered = Some(job),
             Ok(None) => follow.fail(error, None),
             Ok(Some(_)) | Err(_) => {
-                let until = follow.left();
+                let until = follow.task.left();
                 follow.fail(error.at("cancelling", "not confirmed").with_retry(Retry::Unknown { until }), None);
             }
         }

@@ -1,7 +1,7 @@
 //! What RunPod bills.
 
 use outboard_core::{
-    NanoUsd,
+    NanoUsd, code,
     error::{Error, ErrorKind, Result},
     provider::PriceModel,
 };
@@ -66,6 +66,7 @@ pub(crate) fn price(config: &Config, catalogue: Option<&Catalogue>) -> Result<Pr
             let prices = prices.collect::<Result<Vec<_>, _>>().map_err(|endpoint| {
                 let known: Vec<_> = PRICES.iter().filter_map(|(names, _)| names.first().copied()).collect();
                 Error::new(ErrorKind::InvalidConfig, format!("the price of the GPU `{}` isn't known", endpoint.gpu))
+                    .or_code(code::PRICE)
                     .with_provider("runpod")
                     .at("endpoint", &endpoint.id)
                     .hint(format!("set `providers.runpod.usd_per_second`, or `gpu` to one of {}", known.join(", ")))

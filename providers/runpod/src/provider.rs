@@ -153,7 +153,7 @@ impl RunPodProvider {
         let id = follow.id.task_id();
         let mut follows = self.follows.lock().unwrap_or_else(PoisonError::into_inner);
         if follows.len() >= REMEMBERED {
-            follows.retain(|_, follow| follow.try_lock().map_or(true, |follow| !follow.is_over()));
+            follows.retain(|_, follow| follow.try_lock().map_or(true, |follow| !follow.task.is_over()));
         }
         follows.entry(id.0.clone()).or_insert_with(|| Arc::new(sync::Mutex::new(follow)));
         id
@@ -277,14 +277,14 @@ impl ComputeProvider for RunPodProvider {
             let next = {
                 let mut follow = follow.lock().await;
                 let now = Instant::now();
-                if !follow.is_over() && (follow.looks == 0 || now >= follow.next_look) {
+                if !follow.task.is_over() && now >= follow.task.next_look() {
                     self.look(&mut follow).await?;
                 }
                 let is_late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
-                if follow.revision() != seen || follow.is_over() || is_late {
-                    return Ok(follow.state(seen));
+                if follow.task.revision() != seen || follow.task.is_over() || is_late {
+                    return Ok(follow.task.state(seen));
                 }
-                follow.next_look
+                follow.task.next_look()
             };
             sleep_until(deadline.map_or(next, |deadline| deadline.min(next))).await;
         }
@@ -293,18 +293,18 @@ impl ComputeProvider for RunPodProvider {
     async fn cancel(&self, id: &TaskId) -> Result<Cancelled> {
         let follow = self.find(id)?;
         let mut follow = follow.lock().await;
-        if follow.is_over() {
+        if follow.task.is_over() {
             return Ok(Cancelled::Stopped);
         }
         if follow.is_elsewhere {
-            return Ok(Cancelled::StillBilled { until: follow.left() });
+            return Ok(Cancelled::StillBilled { until: follow.task.left() });
         }
         let stopped = self.stop(&follow).await.map_err(|error| follow.locate(error).with_operation("cancel"))?;
         follow.cancelling.get_or_insert_with(Instant::now);
-        follow.hurry();
+        follow.task.hurry();
         Ok(match stopped {
             None => Cancelled::Stopped,
-            Some(job) if !job.status.is_final() => Cancelled::StillBilled { until: follow.left() },
+            Some(job) if !job.status.is_final() => Cancelled::StillBilled { until: follow.task.left() },
             Some(job) if self.bucket.is_some() && !job.was_taken() => Cancelled::Stopped,
             // It ends its batch, and leaves its checkpoint in the store.
             Some(_) if self.bucket.is_some() => Cancelled::StillBilled { until: GRACE + self.config.idle_timeout },

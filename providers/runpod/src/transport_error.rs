@@ -3,7 +3,7 @@
 use outboard_core::Error;
 use outboard_store::transport::{self, Peer};
 
-const RUNPOD: Peer = Peer {
+pub(crate) const RUNPOD: Peer = Peer {
     name: "RunPod API",
     address: "`base_url`",
     start: "check `base_url`",

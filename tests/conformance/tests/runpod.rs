@@ -4,7 +4,6 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
@@ -19,19 +18,16 @@ use outboard_core::{
     task::{Phase, Revision, TaskState},
 };
 use outboard_runpod::{Config, EndpointConfig, RunPodProvider};
-use outboard_store::{Bucket, FolderStore};
+use outboard_store::FolderStore;
 use outboard_testbed::{
     Fault, RunPod, Weather,
     runpod::{EndpointSettings, Settings, WorkerCommand},
 };
 use outboard_wrappers::standard;
-use tempfile::TempDir;
 
-#[path = "../../../crates/store/tests/common/mod.rs"]
-mod s3;
+mod remote;
 
-#[path = "../../../crates/worker/tests/common/mod.rs"]
-mod jobs;
+use remote::{Home, jobs, named, s3};
 
 const KEY: &str = "rpa_0123456789abcdef-conformance";
 /// Names a Python with the packages of `tests/requirements.txt`; `cargo xtask test runpod` sets it.
@@ -79,9 +75,7 @@ impl ComputeProvider for Limited {
 
 struct RunPodFixture {
     runpod: RunPod,
-    server: Option<s3::Server>,
-    store: FolderStore,
-    folder: TempDir,
+    home: Home,
     numerics: String,
 }
 
@@ -123,19 +117,11 @@ fn numerics(command: &WorkerCommand) -> String {
 }
 
 fn package(test: &str) -> Option<PathBuf> {
-    let package = std::env::var_os(WORKER).map(PathBuf::from);
-    if package.is_none() {
-        println!("skipped: {test}: {WORKER} is not set; `cargo xtask test runpod` sets it");
-    }
-    package
+    named(test, WORKER, "runpod")
 }
 
 fn python(test: &str) -> Option<PathBuf> {
-    let python = std::env::var_os(PYTHON).map(PathBuf::from);
-    if python.is_none() {
-        println!("skipped: {test}: {PYTHON} is not set; `cargo xtask test runpod` sets it");
-    }
-    python
+    named(test, PYTHON, "runpod")
 }
 
 impl RunPodFixture {
@@ -144,8 +130,8 @@ impl RunPodFixture {
     }
 
     async fn with_worker(python: PathBuf, package: Option<&Path>, server: Option<s3::Server>) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let command = worker_command(python, package, &folder.path().join("worker"));
+        let home = Home::new(server);
+        let command = worker_command(python, package, &home.folder.path().join("worker"));
         let numerics = match package {
             Some(_) => numerics(&command),
             None => outboard_engine::numerics::class().into(),
@@ -154,7 +140,7 @@ impl RunPodFixture {
         let endpoint =
             EndpointSettings { workers_min: 2, workers_max: 2, ..EndpointSettings::new("ep1", Some(command)) };
         let runpod = RunPod::start(Settings::one(KEY, endpoint)).await.unwrap();
-        Self { runpod, server, store: FolderStore::open(&folder.path().join("client")).unwrap(), folder, numerics }
+        Self { runpod, home, numerics }
     }
 
     fn config(&self) -> Config {
@@ -170,17 +156,9 @@ impl RunPodFixture {
 
     fn client(&self) -> Arc<dyn ComputeProvider> {
         let config = self.config();
-        let bucket = self.server.as_ref().map(|server| Bucket::open(&server.config()).unwrap());
-        let provider = RunPodProvider::new(&config, self.store.clone(), bucket).unwrap();
+        let provider = RunPodProvider::new(&config, self.home.store.clone(), self.home.bucket()).unwrap();
         standard(Arc::new(Limited(Arc::new(provider))), &outboard_wrappers::Settings::default())
     }
-}
-
-/// A task that ends only when something ends it.
-fn endless(store: &FolderStore) -> Task {
-    let job = jobs::Job::endless();
-    job.prepare(store);
-    Task { limit: Some(Duration::from_secs(300)), ..job.envelope("endless").task }
 }
 
 #[async_trait]
@@ -190,7 +168,7 @@ impl Fixture for RunPodFixture {
     }
 
     fn store(&self) -> &FolderStore {
-        &self.store
+        &self.home.store
     }
 
     fn numerics(&self) -> String {
@@ -202,16 +180,15 @@ impl Fixture for RunPodFixture {
     }
 
     fn remembers_tasks(&self) -> Possible<()> {
-        self.server.as_ref().map(drop).ok_or("without a store a restarted client doesn't know what it handed over")
+        self.home.remembers_tasks()
     }
 
     fn corrupt(&self, blob: &Digest) -> Possible<()> {
-        fs::write(self.folder.path().join("client/blobs").join(blob.to_string()), "damaged").unwrap();
-        Ok(())
+        self.home.corrupt(blob)
     }
 
     async fn losing_a_reply(&self) -> Possible<Arc<dyn ComputeProvider>> {
-        if self.server.is_none() {
+        if self.home.server.is_none() {
             return Err("without a store nobody finds a job whose id was lost");
         }
         self.runpod.weather(Weather::fair().then("POST /v2/ep1/run", Fault::LoseReply));
@@ -254,9 +231,11 @@ async fn a_worker_that_dies_is_noticed() {
     for signal in ["KILL", "ABRT"] {
         let fixture = RunPodFixture::new(python.clone(), None).await;
         let lost_patience = Duration::from_millis(500);
-        let provider = RunPodProvider::new(&Config { lost_patience, ..fixture.config() }, fixture.store.clone(), None);
+        let provider =
+            RunPodProvider::new(&Config { lost_patience, ..fixture.config() }, fixture.home.store.clone(), None);
         let provider = provider.unwrap();
-        let id = provider.submit(&endless(&fixture.store)).await.unwrap();
+        let endless = Task { limit: Some(Duration::from_secs(300)), ..fixture.home.endless() };
+        let id = provider.submit(&endless).await.unwrap();
         fixture.runpod.until_executions("ep1", 1).await;
         assert_eq!(fixture.runpod.signal_running("ep1", signal), 1);
         let state = provider.follow(&id, std::future::pending(), drop).await.unwrap();
@@ -274,8 +253,7 @@ async fn a_lost_reply_with_a_bucket_runs_once() {
     let Some(server) = s3::server(test) else { return };
     let fixture = RunPodFixture::new(python, Some(server)).await;
     let job = jobs::Job::short();
-    job.prepare(&fixture.store);
-    let task = job.envelope("lost").task;
+    let task = fixture.home.task(&job, "lost");
     let provider = fixture.losing_a_reply().await.unwrap();
     let id = provider.submit(&task).await.unwrap();
     assert_eq!(fixture.runpod.seen("run").len(), 2);
@@ -289,7 +267,7 @@ async fn a_lost_reply_with_a_bucket_runs_once() {
     let (expected, bytes) = job.directly();
     assert!(matches!(&state.phase, Phase::Finished(outcome) if *outcome == expected), "{state:?}");
     assert_eq!(epochs, [1, 2, 3]);
-    assert_eq!(fixture.store.read(&expected.blob().unwrap()).unwrap(), bytes);
+    assert_eq!(fixture.home.store.read(&expected.blob().unwrap()).unwrap(), bytes);
     // Both jobs come to their end; whoever asks again, even for another attempt, finds what there is.
     fixture.runpod.until_executions("ep1", 2).await;
     assert_eq!(fixture.client().submit(&task).await.unwrap(), id);

@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::{
-    process::Command,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,7 +13,7 @@ use outboard::{
 };
 use outboard_core::ComputeProvider;
 use outboard_cpu::CpuProvider;
-use outboard_e2e::{program, repository};
+use outboard_e2e::{plugins::c_example, program};
 use outboard_store::FolderStore;
 
 const CALLS: u32 = 20_000;
@@ -23,9 +22,7 @@ const GOAL: Duration = Duration::from_micros(20);
 #[tokio::main]
 async fn main() {
     let folder = tempfile::Builder::new().prefix("plugin").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let example = repository().join("examples/plugin-c");
-    let made = Command::new("make").arg("-C").arg(example).arg(format!("OUT={}", folder.path().display())).output();
-    assert!(made.unwrap().status.success());
+    let library = c_example(folder.path(), &[]);
     let store = FolderStore::open(folder.path()).unwrap();
     let linked: Arc<dyn ComputeProvider> =
         Arc::new(CpuProvider::new(&CpuConfig { enabled: true, threads: 1 }, store.clone()).unwrap());
@@ -35,7 +32,7 @@ async fn main() {
     {
         let mut place = plugin_place(folder.path(), &store);
         place.server.program = program().into();
-        let config = PluginConfig { isolation, ..PluginConfig::new(folder.path().join("libbeside.so")) };
+        let config = PluginConfig { isolation, ..PluginConfig::new(library.clone()) };
         let plugin = PluginProvider::load("beside", &config, &place).unwrap();
         let added = each(&plugin).await.saturating_sub(linked);
         let verdict = match (goal, added <= GOAL) {

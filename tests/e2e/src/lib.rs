@@ -10,6 +10,8 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
+#[cfg(unix)]
+pub mod plugins;
 mod worker;
 
 pub use worker::Worker;
@@ -87,6 +89,22 @@ impl Done {
         };
         assert!(!done.stderr.contains("panicked"), "{}", done.stderr);
         done
+    }
+
+    /// Standard error without its last line, which names a code and how to have it explained.
+    ///
+    /// # Panics
+    /// Where the last line is none of these.
+    #[must_use]
+    pub fn failure(&self) -> String {
+        let (failure, last) = self.stderr.trim_end_matches('\n').rsplit_once('\n').unwrap_or(("", &self.stderr));
+        let named = last.strip_prefix("  code: OB-").and_then(|rest| rest.split_once(" ("));
+        let is_code = |(name, how): (&str, &str)| {
+            let command = how.strip_suffix(')').and_then(|how| how.strip_suffix(name));
+            command.is_some_and(|command| command.ends_with("outboard doctor --explain OB-"))
+        };
+        assert!(named.is_some_and(is_code), "no code at the end: {}", self.stderr);
+        format!("{failure}\n")
     }
 
     /// The lines of standard output as JSON.
@@ -206,7 +224,7 @@ impl User {
         assert_eq!(done.code, 2, "{}", done.stderr);
         assert_eq!(done.stdout, "", "{}", done.stderr);
         assert_eq!(self.tree(), before, "{}", done.stderr);
-        self.shortened(&done.stderr)
+        self.shortened(&done.failure())
     }
 
     /// `text` with paths relative to the working directory.

@@ -248,7 +248,7 @@ fn damaged_blobs_are_noticed_and_mended_by_starting_again() {
     let resume = || {
         let done = user.run(&["train", "--resume", &job]);
         assert_eq!(done.code, 2, "{}", done.stderr);
-        user.shortened(&done.stderr)
+        user.shortened(&done.failure())
     };
     for pointer in ["/data", "/validation", "/checkpoint/digest"] {
         let path = blob(&user, &job, pointer);
@@ -286,7 +286,7 @@ fn a_loss_that_is_not_a_number() {
     let done = user.run(&["train", "job.toml"]);
     assert_eq!(done.code, 3);
     assert_eq!(
-        done.stderr,
+        done.failure(),
         format!(
             "error: the loss became NaN\n  epoch: 1\n  step: 2\n  last good checkpoint: the initial weights\n  \
              provider: cpu\n  try: {advice}\n"
@@ -303,6 +303,7 @@ fn a_loss_that_is_not_a_number() {
         last["error"],
         json!({
             "kind": "job_failed",
+            "code": "OB-JOB-FAILED",
             "message": "the loss became NaN",
             "context": {"epoch": "1", "step": "2", "last good checkpoint": "the initial weights"},
             "try": advice,

@@ -319,6 +319,7 @@ fn json_ends_with_the_failure() {
     let path = user.path().join("digit.csv").display().to_string();
     let error = json!({
         "kind": "not_found",
+        "code": "OB-FILE",
         "message": format!("cannot read {path}: no such file or folder"),
         "context": {"file": path, "key": "data.train", "job file": "job.toml"},
         "try": "check the path",

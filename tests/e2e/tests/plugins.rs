@@ -9,13 +9,11 @@ use std::{
     process::{Command, Output},
 };
 
-use outboard_e2e::{User, repository};
-use serde_json::Value;
-
-fn make(folder: &Path, args: &[&str]) {
-    let output = Command::new("make").arg("-C").arg(folder).args(args).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
+use outboard_e2e::{
+    Done, User,
+    plugins::{c_example, make, rust_example},
+    repository,
+};
 
 /// A C plugin, compiled from its source.
 fn compile(user: &User, name: &str, source: &str) -> PathBuf {
@@ -54,29 +52,10 @@ fn a_new_c_plugin_passes_the_suite_in_both_places() {
     }
 }
 
-/// An example in Rust, built as its author would, in a folder that is the user's alone.
-fn rust_example(user: &User, name: &str) -> String {
-    let built = Command::new(env!("CARGO"))
-        .current_dir(repository())
-        .args(["build", "--quiet", "--package", name, "--message-format=json-render-diagnostics"])
-        .output()
-        .unwrap();
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    let messages = String::from_utf8(built.stdout).unwrap();
-    let mut artifacts = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let beside = artifacts
-        .rfind(|artifact| artifact["package_id"].as_str().is_some_and(|id| id.contains(&format!("#{name}@"))))
-        .unwrap();
-    let library = format!("lib{name}.so");
-    fs::copy(beside["filenames"][0].as_str().unwrap(), user.path().join(&library)).unwrap();
-    fs::set_permissions(user.path().join(&library), fs::Permissions::from_mode(0o755)).unwrap();
-    library
-}
-
 #[test]
 fn the_rust_example_passes_the_suite_in_both_places() {
     let user = user();
-    rust_example(&user, "beside");
+    let _library = rust_example(user.path(), "beside");
     for flags in [&[][..], &["--isolated"]] {
         let done = user.run(&[&["plugin", "check", "libbeside.so"], flags].concat());
         assert_eq!(done.stdout.lines().last(), Some(PASSED), "{}\n{}", done.stdout, done.stderr);
@@ -89,16 +68,17 @@ fn the_rust_example_passes_the_suite_in_both_places() {
 #[test]
 fn workers_over_ssh_pass_the_suite() {
     let user = user();
-    let library = rust_example(&user, "outboard-ssh");
+    let library = rust_example(user.path(), "outboard-ssh");
+    let library = library.to_str().unwrap();
     // What `ssh box LINE` does, on this machine.
     let program = outboard_e2e::program().display();
     let there = user.path().join("there");
     let config = format!(r#"{{"command": ["sh", "-c"], "program": "{program}", "folder": "{}"}}"#, there.display());
-    let done = user.run(&["plugin", "check", &library, "--config", &config]);
+    let done = user.run(&["plugin", "check", library, "--config", &config]);
     assert_eq!(done.stdout.lines().last(), Some(PASSED), "{}\n{}", done.stdout, done.stderr);
     assert!(there.join("blobs").is_dir());
     let config = r#"{"command": ["false"]}"#;
-    let done = user.run(&["plugin", "check", &library, "--config", config]);
+    let done = user.run(&["plugin", "check", library, "--config", config]);
     assert!(done.stdout.contains("FAILED   health_is_ready") && done.code == 3, "{}", done.stdout);
     assert!(done.stdout.contains("`false` cannot be reached"), "{}", done.stdout);
 }
@@ -126,7 +106,7 @@ fn a_job_runs_on_a_plugin_and_gives_the_same_model() {
     let user = user();
     user.job(&[]);
     assert_eq!(user.run(&["train", "job.toml", "--output", "here"]).code, 0);
-    make(&repository().join("examples/plugin-c"), &[&format!("OUT={}", user.path().display())]);
+    let _library = c_example(user.path(), &[]);
     for isolation in ["none", "process"] {
         let config = format!(
             "providers.cpu.enabled = false\n[plugins.gpu_box]\npath = \"libbeside.so\"\nisolation = \"{isolation}\"\n\
@@ -149,6 +129,7 @@ fn a_job_runs_on_a_plugin_and_gives_the_same_model() {
 fn source(table: &str, call: &str) -> String {
     format!(
         "#include <outboard_plugin.h>\n#include <stdlib.h>\n#include <string.h>\n#include <unistd.h>\n#include <stdio.h>\n\
+         static int frees = 1;\n\
          static int is(OutboardBytes b, const char *t) {{ return b.len == strlen(t) && !memcmp(b.data, t, b.len); }}\n\
          static int say(OutboardBytes *out, const char *t) {{ *out = (OutboardBytes){{(void *)strdup(t), strlen(t)}}; return 0; }}\n\
          static void *create(OutboardBytes c, const OutboardHost *h, OutboardBytes *o) {{ (void)c, (void)h, (void)o; return malloc(1); }}\n\
@@ -160,7 +141,7 @@ fn source(table: &str, call: &str) -> String {
            if (is(op, \"submit\")) return say(out, \"{{\\\"ok\\\":\\\"x\\\"}}\");\n\
            if (is(op, \"price\")) return say(out, \"{{\\\"ok\\\":{{\\\"per_task_nano_usd\\\":0,\\\"per_hour_nano_usd\\\":0,\\\"as_of\\\":\\\"\\\",\\\"source\\\":\\\"\\\"}}}}\");\n\
            return say(out, \"{{\\\"error\\\":{{\\\"kind\\\":\\\"unsupported\\\",\\\"retry\\\":\\\"other\\\",\\\"message\\\":\\\"no\\\"}}}}\");\n}}\n\
-         static void give_back(OutboardBytes b) {{ free((void *)b.data); }}\n\
+         static void give_back(OutboardBytes b) {{ for (int i = 0; i < frees; i++) free((void *)b.data); }}\n\
          static void destroy(void *p) {{ free(p); }}\n\
          const OutboardPlugin *outboard_plugin(void) {{\n  static OutboardPlugin t = {{.size = sizeof(OutboardPlugin), \
          .major = OUTBOARD_PLUGIN_MAJOR, .minor = OUTBOARD_PLUGIN_MINOR, .create = create, .call = call, .free = give_back, .destroy = destroy}};\n\
@@ -173,7 +154,7 @@ fn refusal(user: &User, path: &Path, extra: &str) -> String {
     user.write("outboard.toml", &format!("[plugins.odd]\npath = \"{}\"\n{extra}\n", path.display()));
     let done = user.run(&["providers"]);
     assert!([2, 3].contains(&done.code), "{}: {}", done.code, done.stdout);
-    done.stderr.replace(&*user.path().canonicalize().unwrap().to_string_lossy(), "DIR")
+    done.failure().replace(&*user.path().canonicalize().unwrap().to_string_lossy(), "DIR")
 }
 
 #[test]
@@ -239,26 +220,73 @@ fn each_refusal_says_what_and_how_to_mend_it() {
     assert!(said.contains("others may write DIR,") && said.contains("try: run `chmod go-w DIR`"), "{said}");
 }
 
+/// A plugin's `wait` with this answer, in which `%s` is the checkpoint from which the task starts.
+fn answer(state: &str) -> String {
+    let state = state.replace('"', "\\\"");
+    format!(
+        "static char start[65]; char text[999];\n\
+         const char *at = memmem(request.data, request.len, \"\\\"checkpoint\\\":\\\"\", 14);\n\
+         if (is(op, \"submit\") && at) memcpy(start, at + 14, 64);\n\
+         if (is(op, \"wait\")) {{ snprintf(text, sizeof text, \"{{\\\"ok\\\":{state}}}\", start); return say(out, text); }}"
+    )
+}
+
+/// A state of `answer` that has ended so.
+fn ended(outcome: &str) -> String {
+    answer(&format!(
+        r#"{{"revision":2,"events":[],"phase":{{"ended":{{"protocol":1,"key":"","attempt":"","timings":{{}},"ended":{outcome}}}}}}}"#
+    ))
+}
+
+/// A state of `answer` that tells of a checkpoint.
+fn checkpoint(digest: &str, epoch: u32) -> String {
+    answer(&format!(
+        r#"{{"revision":2,"phase":"running","events":[{{"event":"checkpoint","digest":"{digest}","epoch":{epoch},"step_in_epoch":0}}]}}"#
+    ))
+}
+
+/// Trains on the plugin `odd` alone and, where `fallback` says so, on the CPU besides.
+fn train(user: &User, library: &Path, isolation: &str, fallback: bool, output: &str) -> Done {
+    let config = format!(
+        "[plugins.odd]\npath = \"{}\"\nisolation = \"{isolation}\"\ncall_timeout = \"300ms\"\n",
+        library.display()
+    );
+    user.write("outboard.toml", &config);
+    let cpu: &[&str] = if fallback { &["--on", "cpu"] } else { &[] };
+    user.run(&[&["train", "job.toml", "--output", output, "--on", "odd"], cpu].concat())
+}
+
 #[test]
 fn a_plugin_that_misbehaves_harms_its_own_task_only() {
-    let wait = |state: &str| format!("if (is(op, \"wait\")) return say(out, \"{}\");", state.replace('"', "\\\""));
-    let impossible = wait(
-        r#"{"ok":{"revision":2,"events":[],"phase":{"ended":{"protocol":1,"key":"","attempt":"","timings":{},"ended":{"finished":{"operation":"predict","outputs":"0000000000000000000000000000000000000000000000000000000000000000"}}}}}}"#,
-    );
+    let none = "0".repeat(64);
+    let wait = |code: &str| format!("if (is(op, \"wait\")) {{ {code} }}");
     let cases = [
-        ("garbage", "if (is(op, \"wait\")) return say(out, \"nonsense\");".to_string(), "its answer cannot be read"),
-        ("silent", "if (is(op, \"wait\")) return 7;".into(), "the plugin gave no answer: status 7"),
+        ("garbage", wait("return say(out, \"nonsense\");"), "its answer cannot be read"),
+        ("silent", wait("return 7;"), "the plugin gave no answer: status 7"),
+        ("huge", wait("say(out, \"{}\"); out->len = (size_t)1 << 40; return 0;"), "an answer of 1099511627776 bytes"),
+        ("endless", wait("for (;;) sleep(1);"), "gave no answer within"),
         (
-            "huge",
-            "if (is(op, \"wait\")) { say(out, \"{}\"); out->len = (size_t)1 << 40; return 0; }".into(),
-            "an answer of 1099511627776 bytes",
+            "absent",
+            ended(&format!(r#"{{"finished":{{"operation":"predict","outputs":"{none}"}}}}"#)),
+            "the plugin `odd` doesn't keep to its interface: it names the blob 0000",
         ),
-        ("impossible", impossible, "names the blob 0000"),
-        ("endless", "if (is(op, \"wait\")) for (;;) sleep(1);".into(), "gave no answer within"),
         (
-            "crash",
-            "if (is(op, \"wait\")) { fprintf(stderr, \"my last words\\n\"); abort(); }".into(),
-            "signal: 6 (SIGABRT)",
+            "another",
+            ended(r#"{"finished":{"operation":"evaluate","loss":0.5,"rows":3}}"#),
+            "the provider answered a training task with Evaluate",
+        ),
+        ("ahead", checkpoint(&none, 3), "it names the blob 0000"),
+        (
+            "older",
+            checkpoint("%s", 3),
+            "it names a checkpoint of epoch 3, batch 0, but that blob is one of epoch 0, batch 0",
+        ),
+        (
+            "idle",
+            ended(
+                r#"{"finished":{"operation":"train","ended":"complete","checkpoint":{"digest":"%s","epoch":0,"step_in_epoch":0}}}"#,
+            ),
+            "the provider says that training ended at epoch 0, but gave no checkpoint",
         ),
     ];
     let user = user();
@@ -267,21 +295,36 @@ fn a_plugin_that_misbehaves_harms_its_own_task_only() {
     for (name, call, expected) in cases {
         let library = compile(&user, name, &source("", &call));
         for isolation in ["none", "process"] {
-            if name == "crash" && isolation == "none" {
-                // It would take the program along: what isolation is for.
-                continue;
-            }
-            let config = format!(
-                "[plugins.odd]\npath = \"{}\"\n\
-                 isolation = \"{isolation}\"\ncall_timeout = \"300ms\"\n",
-                library.display()
-            );
-            user.write("outboard.toml", &config);
-            let output = format!("{name}-{isolation}");
-            let done = user.run(&["train", "job.toml", "--on", "odd", "--output", &output]);
-            assert_ne!(done.code, 0, "{name}, {isolation}: {}", done.stdout);
+            let done = train(&user, &library, isolation, false, &format!("{name}-{isolation}"));
+            assert!(done.code > 0, "{name}, {isolation}: {}", done.stdout);
             assert!(done.stderr.contains(expected), "{name}, {isolation}: {}", done.stderr);
-            assert!(!done.stderr.contains("panicked"), "{}", done.stderr);
         }
+    }
+}
+
+/// In the program's own process it would take it along: what isolation is for.
+#[test]
+fn an_isolated_plugin_may_crash_and_the_job_goes_on() {
+    let cases = [
+        ("crash", "fprintf(stderr, \"my last words\\n\"); abort();", ["signal: 6 (SIGABRT)", "my last words"]),
+        ("stray", "*(volatile int *)8 = 1;", ["signal: 11 (SIGSEGV)", ""]),
+        ("twice", "frees = 2; return say(out, \"{}\");", ["signal: 6 (SIGABRT)", "double free"]),
+    ];
+    let user = user();
+    user.job(&[]);
+    for (name, code, words) in cases {
+        let library = compile(&user, name, &source("", &format!("if (is(op, \"wait\")) {{ {code} }}")));
+        let done = train(&user, &library, "process", false, &format!("{name}-alone"));
+        assert!(done.code > 0, "{name}: {}", done.stdout);
+        let expected = ["the process of the plugin `odd` has ended: "].into_iter().chain(words);
+        expected.for_each(|part| assert!(done.stderr.contains(part), "{name}: {}", done.stderr));
+        let done = train(&user, &library, "process", true, name);
+        assert_eq!(done.code, 0, "{name}: {}", done.stderr);
+        assert!(
+            done.stderr.contains("odd failed: the process of the plugin `odd` has ended"),
+            "{name}: {}",
+            done.stderr
+        );
+        assert!(user.path().join(name).join("model.safetensors").is_file());
     }
 }

@@ -193,7 +193,7 @@ fn one_process_at_a_time_runs_a_job() {
     let text = user.run(&["train", "--resume", &job]);
     assert_eq!(text.code, 2);
     assert_eq!(
-        text.stderr,
+        text.failure(),
         format!(
             "error: job `{job}` is being run by another process\n  try: wait for it to end, or stop that process first\n"
         )

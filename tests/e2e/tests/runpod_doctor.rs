@@ -36,23 +36,23 @@ async fn what_works_passes_and_a_live_task_tells_its_phases() {
     let user = platform.user("");
     let done = doctor(&user, &[]);
     assert_eq!(done.code, 0, "{}", done.stdout);
-    assert_check(&done, "store", "pass", "a task runs at most once");
-    assert_check(&done, "runpod-key", "pass", "RunPod accepts the key");
-    assert_check(&done, "runpod-endpoint", "pass", "0 jobs wait");
-    assert_check(&done, "runpod-workers", "pass", "the next task starts one");
-    assert_check(&done, "runpod-limits", "pass", "its idle time-out is 5s");
-    assert_check(&done, "runpod-price", "pass", "$1.116 an hour (RunPod's catalogue");
-    assert_check(&done, "runpod-billing", "pass", "the key may read bills");
-    assert_check(&done, "runpod-warm", "pass", "a start takes 30.0 s (as assumed): for gaps of up to 48 s");
+    assert_check(&done, "OB-STORE", "pass", "a task runs at most once");
+    assert_check(&done, "OB-RUNPOD-KEY", "pass", "RunPod accepts the key");
+    assert_check(&done, "OB-RUNPOD-ENDPOINT", "pass", "0 jobs wait");
+    assert_check(&done, "OB-RUNPOD-WORKERS", "pass", "the next task starts one");
+    assert_check(&done, "OB-RUNPOD-LIMITS", "pass", "its idle time-out is 5s");
+    assert_check(&done, "OB-RUNPOD-PRICE", "pass", "$1.116 an hour (RunPod's catalogue");
+    assert_check(&done, "OB-RUNPOD-BILLING", "pass", "the key may read bills");
+    assert_check(&done, "OB-RUNPOD-WARM", "pass", "a start takes 30.0 s (as assumed): for gaps of up to 48 s");
     assert_eq!((platform.runpod.seen("run").len(), charged(&user)), (0, 0), "nothing is started");
 
     let done = doctor(&user, &["--live", "--max-cost", "0.05"]);
     assert_eq!(done.code, 0, "{}", done.stdout);
-    assert_check(&done, "live-task", "pass", "compute ");
-    assert_check(&done, "live-task", "pass", " of at most $0.05");
-    assert_check(&done, "live-worker", "pass", "protocol 1");
+    assert_check(&done, "OB-LIVE-TASK", "pass", "compute ");
+    assert_check(&done, "OB-LIVE-TASK", "pass", " of at most $0.05");
+    assert_check(&done, "OB-LIVE-WORKER", "pass", "protocol 1");
     assert!(charged(&user) > 0 && charged(&user) <= 50_000_000);
-    let recording = checks(&done, "live-recording").remove(0)["evidence"].as_str().unwrap().to_string();
+    let recording = checks(&done, "OB-LIVE-RECORDING").remove(0)["evidence"].as_str().unwrap().to_string();
     let saved = fs::read_to_string(recording.rsplit(' ').next().unwrap()).unwrap();
     assert!(saved.contains("/ep1/run") && saved.contains("COMPLETED"), "{saved}");
     for secret in [KEY, "s3cret", "Signature=", "Bearer"] {
@@ -62,7 +62,7 @@ async fn what_works_passes_and_a_live_task_tells_its_phases() {
 
     let refused = doctor(&user, &["--live", "--max-cost", "0.001"]);
     assert_eq!(refused.code, 1);
-    assert_check(&refused, "live-task", "fail", "");
+    assert_check(&refused, "OB-LIVE-TASK", "fail", "");
     assert_eq!(platform.runpod.seen("run").len(), 1, "nothing more was started");
 }
 
@@ -77,23 +77,23 @@ async fn what_does_not_work_fails_with_what_to_do() {
     let user = platform.user("");
     let done = doctor(&user, &["--live"]);
     assert_eq!(done.code, 1, "{}", done.stdout);
-    assert_check(&done, "store", "warn", "runpod has no store");
-    assert_check(&done, "runpod-workers", "fail", "its maximum is 0");
-    assert_check(&done, "runpod-limits", "fail", "its idle time-out is 60s, but 5s are reserved");
-    assert_check(&done, "live-task", "warn", "no task was run");
+    assert_check(&done, "OB-STORE", "warn", "runpod has no store");
+    assert_check(&done, "OB-RUNPOD-WORKERS", "fail", "its maximum is 0");
+    assert_check(&done, "OB-RUNPOD-LIMITS", "fail", "its idle time-out is 60s, but 5s are reserved");
+    assert_check(&done, "OB-LIVE-TASK", "warn", "no task was run");
     assert_eq!(platform.runpod.seen("run").len(), 0);
 
     platform.runpod.script("health", Trouble::reply(401, ""));
-    assert_check(&doctor(&user, &[]), "runpod-key", "fail", "RunPod refuses the key");
+    assert_check(&doctor(&user, &[]), "OB-RUNPOD-KEY", "fail", "RunPod refuses the key");
     let text = user.run(&["doctor", "--provider", "runpod"]);
-    assert!(text.stdout.contains("fail  runpod-workers (endpoint ep1): it may have no workers"), "{}", text.stdout);
+    assert!(text.stdout.contains("fail  OB-RUNPOD-WORKERS (endpoint ep1): it may have no workers"), "{}", text.stdout);
     assert!(text.stdout.contains("      try: raise the maximum in RunPod's console"), "{}", text.stdout);
 
     // What is not there.
     let nobody = User::new();
     let done = nobody.run(&["doctor", "--provider", "runpod", "--json"]);
     assert_eq!(done.code, 1);
-    assert_check(&done, "not-set-up", "fail", "not set up");
+    assert_check(&done, "OB-NOT-SET-UP", "fail", "not set up");
     assert_eq!(nobody.run(&["doctor"]).code, 0, "this machine alone is well");
     let unknown = nobody.run(&["doctor", "--provider", "moon"]);
     assert_eq!(unknown.code, 2);
@@ -113,10 +113,10 @@ async fn workers_that_crash_are_seen() {
     let mut child = user.start(&["train", "job.toml"]);
     until(|| platform.runpod.live_jobs("ep1") == 1).await;
     let mut done = doctor(&user, &[]);
-    while checks(&done, "runpod-workers")[0]["verdict"] != "fail" {
+    while checks(&done, "OB-RUNPOD-WORKERS")[0]["verdict"] != "fail" {
         done = doctor(&user, &[]);
     }
-    assert_check(&done, "runpod-workers", "fail", "its workers crash while they start (");
+    assert_check(&done, "OB-RUNPOD-WORKERS", "fail", "its workers crash while they start (");
     child.kill().unwrap();
     child.wait().unwrap();
 }

@@ -16,6 +16,9 @@ use crate::{command, libtorch, postgres, python, tools, workspace::Workspace};
 /// Where the tests of the Python package lie.
 pub(super) const PYTHON_TESTS: &str = "tests/python";
 
+/// The crash that needs libraries of its own.
+const RANDOM_DEVICE: &str = "tests/python/test_random_device.py";
+
 /// The Python package that is the worker for PyTorch.
 const WORKER: &str = "providers/runpod/worker";
 
@@ -120,19 +123,26 @@ pub(super) fn runpod(workspace: &Workspace, thorough: bool) -> Result<Outcome> {
     })
 }
 
-/// Elsewhere than on Linux the emulators don't run, and the tests that need them are skipped.
-pub(super) fn aws(workspace: &Workspace) -> Result<Outcome> {
-    let server = tools::S3_SERVER.install(workspace)?;
-    let emulators = if cfg!(target_os = "linux") {
-        Some((tools::LAMBDA_RIE.install(workspace)?, tools::CARGO_LAMBDA.install(workspace)?))
-    } else {
-        None
-    };
-    programs::run(workspace, Suite::Aws, |tests| {
-        tests.env("OUTBOARD_S3_SERVER", &server);
-        if let Some((rie, cargo_lambda)) = &emulators {
-            tests.env("OUTBOARD_LAMBDA_RIE", rie).env("OUTBOARD_CARGO_LAMBDA", cargo_lambda);
+/// Elsewhere than on Linux the emulators don't run, and the tests that need them are skipped. What npm has to fetch takes
+/// long: it is for `thorough`.
+pub(super) fn aws(workspace: &Workspace, thorough: bool) -> Result<Outcome> {
+    let mut peers = vec![
+        ("OUTBOARD_S3_SERVER", tools::S3_SERVER.install(workspace)?),
+        ("TEST_OUTBOARD_BIN", workspace.program()?),
+        // Built along with the tests.
+        ("OUTBOARD_LAMBDA_BOOTSTRAP", workspace.target.join("debug/conformance-bootstrap")),
+    ];
+    if cfg!(target_os = "linux") {
+        peers.push(("OUTBOARD_LAMBDA_RIE", tools::LAMBDA_RIE.install(workspace)?));
+        peers.push(("OUTBOARD_CARGO_LAMBDA", tools::CARGO_LAMBDA.install(workspace)?));
+        if thorough {
+            let serverless = tools::SERVERLESS_OFFLINE.install(workspace)?;
+            peers.extend(serverless.map(|folder| ("OUTBOARD_SERVERLESS_OFFLINE", folder)));
         }
+    }
+    programs::run(workspace, Suite::Aws, |tests| {
+        tests.envs(peers.iter().cloned());
+        counts(tests, thorough);
     })
 }
 
@@ -185,7 +195,16 @@ pub(super) fn cuda(workspace: &Workspace) -> Result<Outcome> {
 }
 
 pub(super) fn python(workspace: &Workspace) -> Result<Outcome> {
-    pytest(workspace, PYTHON_TESTS)
+    pytest(workspace, &[PYTHON_TESTS, &format!("--ignore={RANDOM_DEVICE}")])
+}
+
+/// Where the Python is missing for which those libraries were built, the tests that need them are skipped.
+pub(super) fn random_device(workspace: &Workspace) -> Result<Outcome> {
+    let mut tests = python::python(workspace)?;
+    if python::RANDOM_DEVICE.has_python() {
+        tests.env("OUTBOARD_RANDOM_DEVICE_PYTHON", python::RANDOM_DEVICE.interpreter(workspace)?);
+    }
+    python_tests(&mut tests, &[RANDOM_DEVICE])
 }
 
 /// What is checked of all Python, and the tests of the worker for PyTorch.
@@ -196,21 +215,22 @@ pub(super) fn worker(workspace: &Workspace) -> Result<Outcome> {
     }
     let mut types = python::python(workspace)?;
     outcome.add(check(types.args(["-m", "mypy"]).current_dir(workspace.root.join(WORKER)))?);
-    outcome.add(pytest(workspace, WORKER)?);
+    outcome.add(pytest(workspace, &[WORKER])?);
     Ok(outcome)
 }
 
-/// The tests in a folder, with the real program and RunPod's stand-in.
-fn pytest(workspace: &Workspace, folder: &str) -> Result<Outcome> {
+/// Tests with the real program and RunPod's stand-in.
+fn pytest(workspace: &Workspace, what: &[&str]) -> Result<Outcome> {
     let program = workspace.program()?;
     let testbed = workspace.release("--package outboard-testbed", "runpod-testbed")?;
+    let mut python = python::python(workspace)?;
+    python_tests(python.env("TEST_OUTBOARD_BIN", program).env("TEST_RUNPOD_TESTBED_BIN", testbed), what)
+}
+
+fn python_tests(python: &mut Command, what: &[&str]) -> Result<Outcome> {
     let mut tests = PythonTests::default();
-    let mut pytest = python::python(workspace)?;
-    pytest
-        .args(["-m", "pytest", "-q", "-r", "s", "-p", "no:cacheprovider", folder])
-        .env("TEST_OUTBOARD_BIN", program)
-        .env("TEST_RUNPOD_TESTBED_BIN", testbed);
-    let status = command::lines(&mut pytest, |line| {
+    python.args(["-m", "pytest", "-q", "-r", "s", "-p", "no:cacheprovider"]).args(what);
+    let status = command::lines(python, |line| {
         println!("{line}");
         tests.line(line);
     })?;

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::Printer;
 
 /// Version of the lines' schema.
-const SCHEMA: u32 = 1;
+pub(crate) const SCHEMA: u32 = 1;
 
 /// Prints [`object`].
 pub(crate) fn line(printer: &Printer, event: &str, job: Option<&str>, fields: Value) {
@@ -86,7 +86,7 @@ pub(crate) fn failed(printer: &Printer, job: Option<&str>, error: &Error) {
         error.context().iter().map(|(what, value)| (what.to_string(), value.as_str().into())).collect();
     let fields = json!({
         "status": "failed",
-        "error": {"kind": error.kind(), "message": error.to_string(), "context": context, "try": error.advice()},
+        "error": {"kind": error.kind(), "code": error.code(), "message": error.to_string(), "context": context, "try": error.advice()},
     });
     line(printer, "finished", job, fields);
 }

@@ -8,10 +8,11 @@ pub(crate) mod text;
 
 use std::{
     io::{self, ErrorKind, Write},
+    process::ExitCode,
     sync::OnceLock,
 };
 
-use outboard::{Error, Result};
+use outboard::{Error, Result, code};
 
 use crate::args::Global;
 
@@ -53,6 +54,16 @@ pub(crate) fn error(global: &Global, printer: &Printer, error: &Error) {
         json::failed(printer, None, error);
     }
     text::error(error);
+}
+
+/// Prints why the command line can't be parsed; or the help or the version that was asked for.
+pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+    // Whoever closed the stream doesn't want to know.
+    let _ = error.print();
+    if error.use_stderr() {
+        text::to_stderr(&text::where_explained(code::USAGE));
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
 /// How this program was called, for commands that can be pasted.

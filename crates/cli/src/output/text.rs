@@ -4,7 +4,7 @@ use std::{io::Write, path::Path, time::Duration};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use outboard::{
-    Error, Event, Move, Report, RunEvent, Started, Status,
+    Code, Error, Event, Move, Report, RunEvent, Started, Status,
     task::{Epoch, Progress},
 };
 
@@ -169,11 +169,16 @@ fn phases(report: &Report) -> String {
 pub(crate) fn error(error: &Error) {
     // Commands in the advice name the program as it was called, so that they can be pasted.
     let report = error.report().replace("outboard train --resume", &format!("{} train --resume", program()));
-    to_stderr(&format!("error: {report}"));
+    to_stderr(&format!("error: {report}\n{}", where_explained(error.code())));
+}
+
+/// The last line of every failure.
+pub(crate) fn where_explained(code: Code) -> String {
+    format!("  code: {code} ({} doctor --explain {code})", program())
 }
 
 /// Prints a line to standard error. Whoever closed it doesn't want to know.
-fn to_stderr(line: &str) {
+pub(crate) fn to_stderr(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 

@@ -4,12 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use outboard_core::{
-    ComputeProvider, Task, TaskId,
+    ComputeProvider, Digest, Event, Task, TaskId,
     error::{Error, ErrorKind, Result, Retry},
     provider::{Cancelled, Capabilities, Health, PriceModel, ProviderInfo, TaskSummary},
-    task::{Phase, Revision, TaskState},
+    task::{Checkpoint, Outcome, Phase, Revision, TaskState},
 };
-use outboard_protocol::{Envelope, PROTOCOL_VERSION, envelope::Ending};
+use outboard_protocol::{Envelope, PROTOCOL_VERSION, Position, TaskResult, envelope::Ending};
 use outboard_store::FolderStore;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::timeout;
@@ -125,17 +125,47 @@ impl PluginProvider {
             .with_operation(operation)
             .hint("tell its author what `outboard plugin check` says")
     }
+}
 
-    /// What can't be true of a state.
-    fn impossible(&self, state: &State) -> Option<String> {
-        let result = state.result()?;
+/// The events, with the last checkpoint only: what it has overtaken may be gone from the store.
+fn last_checkpoint(events: &mut Vec<Event>) -> Option<Checkpoint> {
+    let checkpoint = |event: &Event| if let Event::Checkpoint(checkpoint) = event { Some(*checkpoint) } else { None };
+    let last = events.iter().rev().find_map(checkpoint);
+    events.retain(|event| checkpoint(event).is_none_or(|checkpoint| Some(checkpoint) == last));
+    last
+}
+
+/// What can't be true of a state, where a job would go on from a checkpoint that isn't one.
+fn impossible(store: &FolderStore, told: Option<Checkpoint>, result: Option<&TaskResult>) -> Option<String> {
+    let mut outcome = None;
+    if let Some(result) = result {
         if result.protocol != PROTOCOL_VERSION {
             return Some(format!("a result of protocol version {}, not {PROTOCOL_VERSION}", result.protocol));
         }
-        let blob = if let Ending::Finished(outcome) = &result.ended { outcome.blob() } else { None };
-        let missing = blob.filter(|digest| !self.store.path(digest).is_file())?;
-        Some(format!("a result that names the blob {missing}, which it didn't put into the store"))
+        if let Ending::Finished(finished) = &result.ended {
+            outcome = Some(finished);
+        }
     }
+    let missing = |digest: &Digest| format!("it names the blob {digest}, which it didn't put into the store");
+    let ended_at = match outcome {
+        Some(Outcome::Train { checkpoint, .. }) => Some(*checkpoint),
+        Some(Outcome::Predict { outputs }) if !store.path(outputs).is_file() => return Some(missing(outputs)),
+        _ => None,
+    };
+    told.filter(|told| Some(*told) != ended_at).into_iter().chain(ended_at).find_map(|checkpoint| {
+        if !store.path(&checkpoint.digest).is_file() {
+            return Some(missing(&checkpoint.digest));
+        }
+        let named = checkpoint.at();
+        match store.map(&checkpoint.digest).and_then(|bytes| Position::read(&bytes)) {
+            Ok(position) if (position.epoch, position.step_in_epoch) == named => None,
+            Ok(position) => Some(format!(
+                "it names a checkpoint of epoch {}, batch {}, but that blob is one of epoch {}, batch {}",
+                named.0, named.1, position.epoch, position.step_in_epoch
+            )),
+            Err(error) => Some(format!("it names a checkpoint, but {error}")),
+        }
+    })
 }
 
 #[async_trait]
@@ -177,17 +207,23 @@ impl ComputeProvider for PluginProvider {
 
     async fn wait(&self, id: &TaskId, seen: Revision, limit: Duration) -> Result<TaskState> {
         let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-        let state: State = self.call("wait", &Wait { id: id.clone(), seen: seen.0, limit_ms }, limit).await?;
-        match self.impossible(&state) {
-            None => {
-                let mut state = TaskState::from(state);
-                if let Phase::Failed(error) = state.phase {
-                    state.phase = Phase::Failed(error.with_provider(&self.info.id));
-                }
-                Ok(state)
-            }
-            Some(what) => Err(self.lied("wait", &what)),
+        let mut state: State = self.call("wait", &Wait { id: id.clone(), seen: seen.0, limit_ms }, limit).await?;
+        let told = last_checkpoint(&mut state.state.events);
+        let store = self.store.clone();
+        // It reads a blob.
+        let (state, wrong) = blocking::unblock(move || {
+            let wrong = impossible(&store, told, state.result());
+            (state, wrong)
+        })
+        .await;
+        if let Some(what) = wrong {
+            return Err(self.lied("wait", &what));
         }
+        let mut state = TaskState::from(state);
+        if let Phase::Failed(error) = state.phase {
+            state.phase = Phase::Failed(error.with_provider(&self.info.id));
+        }
+        Ok(state)
     }
 
     async fn cancel(&self, id: &TaskId) -> Result<Cancelled> {

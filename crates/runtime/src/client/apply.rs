@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use outboard_core::{Error, ErrorKind, Result, error::IoContext, job::Loss, task::Metrics};
+use outboard_core::{Error, ErrorKind, Result, code, error::IoContext, job::Loss, task::Metrics};
 use outboard_data::{read_features, read_labelled};
 use outboard_engine::loss::{self, LossSums, Targets};
 use outboard_protocol::{Dataset, ModelFile, Target, TargetColumn, Tensor};
@@ -105,7 +105,7 @@ impl Client {
             let bytes = fs::read(&path).doing("read the model", &path)?;
             let file = ModelFile::decode(&bytes).map_err(|e| {
                 let hint = e.advice().unwrap_or("use a model.safetensors that `outboard train` wrote").to_string();
-                e.at("file", path.display()).hint(hint)
+                e.or_code(code::MODEL).at("file", path.display()).hint(hint)
             })?;
             let data = read(&file)?.shaped(&file.facts.input)?;
             Ok((file, data))

@@ -105,8 +105,17 @@ impl Run {
                     match state.outcome() {
                         Ok(Outcome::Train { ended: Ended::Limit, .. }) if progressed => continue,
                         Ok(Outcome::Train { ended: Ended::Limit, .. }) => (stuck(&current), Origin::Task),
+                        Ok(Outcome::Train { ended: Ended::Complete | Ended::EarlyStopping, checkpoint })
+                            if !self.has(&checkpoint) =>
+                        {
+                            (untold(&checkpoint), Origin::Task)
+                        }
                         Ok(Outcome::Train { ended: Ended::Complete, checkpoint }) if !self.is_last(&checkpoint) => {
-                            continue;
+                            // A task that is found again may have told all before.
+                            if progressed || current.resumed {
+                                continue;
+                            }
+                            (untold(&checkpoint), Origin::Task)
                         }
                         Ok(Outcome::Train { ended, .. }) => return Ok(ended),
                         Ok(other) => {
@@ -129,7 +138,7 @@ impl Run {
             if stop.peek().is_some() && error.kind() == ErrorKind::Cancelled {
                 return Ok(Ended::Cancelled);
             }
-            let step = (self.record.checkpoint.epoch, self.record.checkpoint.step_in_epoch);
+            let step = self.record.checkpoint.at();
             let failure = Failure {
                 provider: self.record.provider.clone(),
                 attempt: current.task.attempt.clone(),
@@ -255,6 +264,11 @@ impl Run {
         checkpoint.epoch >= self.record.job.train.epochs
     }
 
+    /// Whether the job's own checkpoint is as far.
+    fn has(&self, checkpoint: &Checkpoint) -> bool {
+        checkpoint.at() <= self.record.checkpoint.at()
+    }
+
     fn model_flops(&self) -> Result<Flops> {
         flops(&self.record.model.layers, &self.record.model.input)
     }
@@ -335,4 +349,11 @@ fn stuck(flight: &Flight) -> Error {
     Error::new(ErrorKind::Timeout, format!("not one batch was done within the task's limit of {limit:?}"))
         .with_retry(Retry::Other)
         .hint("use a smaller batch_size, or a faster provider")
+}
+
+/// The job would end, or go on, without what the provider says it did.
+fn untold(checkpoint: &Checkpoint) -> Error {
+    let message =
+        format!("the provider says that training ended at epoch {}, but gave no checkpoint", checkpoint.epoch);
+    Error::new(ErrorKind::Unexpected, message).with_retry(Retry::Other)
 }

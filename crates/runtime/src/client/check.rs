@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use outboard_core::{
-    Error, Result,
+    Error, Result, code,
     error::IoContext,
     job::{ClassWeights, Job, Loss},
     layer::{self, Layer, Planned},
@@ -28,6 +28,10 @@ pub(super) struct Checked {
 
 /// Reads the job's data and checks what goes together.
 pub(super) fn check(job: &Job, scratch: &Scratch) -> Result<Checked> {
+    examine(job, scratch).map_err(|error| error.or_code(code::JOB))
+}
+
+fn examine(job: &Job, scratch: &Scratch) -> Result<Checked> {
     job.check()?;
     let Training { schema, train, validation } = read_training(&job.data, &job.train.loss, job.train.seed, scratch)?;
     let (train, validation) = match &job.model.input {
@@ -135,7 +139,7 @@ fn check_batches(job: &Job, rows: usize) -> Result<()> {
 
 /// Weights to start from; each must have the name and shape that the model gives it.
 pub(super) fn read_weights(path: &Path, plan: &[Planned]) -> Result<Tensors> {
-    let at = |e: Error| e.at("file", path.display()).at("key", "model.weights");
+    let at = |e: Error| e.or_code(code::MODEL).at("file", path.display()).at("key", "model.weights");
     let bytes = fs::read(path).doing("read", path).map_err(at)?;
     let mut found = tensors::decode(&bytes).map_err(|e| {
         at(e).hint("save a state dict with safetensors.torch.save_file; pickles (.pt, .pth) are not read")

@@ -12,7 +12,7 @@ use outboard_core::{
     provider::Cancelled,
     task::{Phase, Revision},
 };
-use outboard_ledger::{Attempt, CostRow, GroupBy, JobFilter, JobRow, Settlement, State};
+use outboard_ledger::{Attempt, CostRow, GroupBy, JobFilter, JobRow, Ledger, Settlement, State};
 use outboard_store::atomic;
 
 use super::{Client, dispatch::billed_time};
@@ -241,6 +241,16 @@ impl Client {
     pub async fn costs(&self, by: GroupBy, from: SystemTime, to: SystemTime) -> Result<Vec<CostRow>> {
         self.ledger().await?.costs(by, from, to).await
     }
+}
+
+/// Ids of the jobs of this machine that are noted as running, though no process works on them; newest first.
+pub(crate) async fn left_behind(ledger: &Ledger) -> Result<Vec<String>> {
+    /// Jobs that are looked at.
+    const MOST: u32 = 1000;
+    let running = JobFilter { status: Some(Status::Running.name().into()), ..JobFilter::default() };
+    let rows = ledger.jobs(&running, MOST).await?;
+    let is_left = |row: &JobRow| Path::new(&row.folder).is_dir() && !is_held(row);
+    Ok(rows.into_iter().filter(is_left).map(|row| row.id).collect())
 }
 
 /// Whether a process of this machine works on a job.

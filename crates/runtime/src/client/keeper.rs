@@ -68,8 +68,7 @@ impl<'a> Keeper<'a> {
 
     fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<bool> {
         let Run { client, record, folder, .. } = &mut *self.run;
-        let at = |c: &Checkpoint| (c.epoch, c.step_in_epoch);
-        if at(checkpoint) <= at(&record.checkpoint) {
+        if checkpoint.at() <= record.checkpoint.at() {
             return Ok(false);
         }
         let before = std::mem::replace(&mut record.checkpoint, *checkpoint);

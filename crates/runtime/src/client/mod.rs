@@ -27,6 +27,7 @@ use std::{
 pub use apply::{Evaluation, Prediction, Predictions};
 use check::{Checked, check, read_weights};
 pub use gc::Removed;
+pub(crate) use jobs::left_behind;
 pub use jobs::{JobDetails, Reaped};
 use observed::Observed;
 use outboard_core::{

@@ -3,7 +3,7 @@
 use std::{future::pending, sync::Arc, time::Duration};
 
 use outboard_core::{
-    ComputeProvider, ComputeProviderExt, Error, ErrorKind, Layer, NanoUsd, Result,
+    ComputeProvider, ComputeProviderExt, Error, ErrorKind, Layer, NanoUsd, Result, code,
     finding::Finding,
     job::Routing,
     layer,
@@ -40,7 +40,7 @@ pub(crate) async fn run(config: &Config, id: &str, store: &FolderStore, most: Na
     let made = registry::recorded(config, id, store);
     let (provider, recording) = match made {
         Ok(made) => made,
-        Err(error) => return vec![Finding::error("live-task", id, &error)],
+        Err(error) => return vec![Finding::error(code::LIVE_TASK, id, &error)],
     };
     let ran = train(config, id, store, provider, most).await;
     let mut found = match ran {
@@ -48,9 +48,9 @@ pub(crate) async fn run(config: &Config, id: &str, store: &FolderStore, most: Na
         Err(error) if error.kind() == ErrorKind::BudgetExceeded => {
             let remedy =
                 "raise `--max-cost`, or lower what is reserved (`start_time`, `transfer_time`, `idle_timeout`)";
-            vec![Finding { remedy: Some(remedy.into()), ..Finding::error("live-task", id, &error) }]
+            vec![Finding { remedy: Some(remedy.into()), ..Finding::error(code::LIVE_TASK, id, &error) }]
         }
-        Err(error) => vec![Finding::error("live-task", id, &error)],
+        Err(error) => vec![Finding::error(code::LIVE_TASK, id, &error)],
     };
     if let Some(recording) = recording {
         let saved = recording().and_then(|bytes| {
@@ -60,8 +60,8 @@ pub(crate) async fn run(config: &Config, id: &str, store: &FolderStore, most: Na
             atomic::write(&path, &bytes).map(|()| path)
         });
         found.push(match saved {
-            Ok(path) => Finding::pass("live-recording", id, format!("what was said is in {}", path.display())),
-            Err(error) => Finding::error("live-recording", id, &error),
+            Ok(path) => Finding::pass(code::LIVE_RECORDING, id, format!("what was said is in {}", path.display())),
+            Err(error) => Finding::error(code::LIVE_RECORDING, id, &error),
         });
     }
     found
@@ -83,10 +83,10 @@ fn tell(id: &str, state: TaskState, cost: NanoUsd, most: NanoUsd) -> Vec<Finding
     let told = format!("{phases}{billed}; charged {cost} of at most {most}");
     match state.outcome() {
         Ok(_) => vec![
-            Finding::pass("live-task", id, told),
-            Finding::pass("live-worker", id, format!("the worker speaks protocol {PROTOCOL_VERSION}")),
+            Finding::pass(code::LIVE_TASK, id, told),
+            Finding::pass(code::LIVE_WORKER, id, format!("the worker speaks protocol {PROTOCOL_VERSION}")),
         ],
-        Err(error) => vec![Finding::error("live-task", id, &error), Finding::pass("live-cost", id, told)],
+        Err(error) => vec![Finding::error(code::LIVE_TASK, id, &error), Finding::pass(code::LIVE_COST, id, told)],
     }
 }
 

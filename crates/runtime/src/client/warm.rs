@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use outboard_core::{Observation, Result, finding::Finding};
+use outboard_core::{
+    Observation, Result,
+    code::{self, Code},
+    finding::Finding,
+};
 use outboard_router::{Candidate, Warm, Warmth};
 
 use super::Client;
@@ -20,7 +24,7 @@ impl Client {
     /// # Errors
     /// Those of the ledger.
     pub(crate) async fn warmth(&self, id: &str, idle: Duration) -> Result<Option<Finding>> {
-        const CODE: &str = "runpod-warm";
+        const CODE: Code = code::RUNPOD_WARM;
         let known = self.providers().await?.enabled;
         let Some(Candidate { learned, price: Ok(price), .. }) = known.iter().find(|candidate| candidate.id == id)
         else {

@@ -22,7 +22,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::try_join;
 use outboard_core::{
-    BlobStore, Digest,
+    BlobStore, Digest, code,
     error::{Error, ErrorKind, IoContext, Result},
 };
 use outboard_protocol::{Encoding, SignedUrl};
@@ -91,7 +91,7 @@ impl Bucket {
 
     /// Says where it happened.
     fn located(&self, error: Error) -> Error {
-        error.at("store", format!("{}{}", self.bucket.base_url(), self.prefix))
+        error.or_code(code::STORE).at("store", format!("{}{}", self.bucket.base_url(), self.prefix))
     }
 
     /// Whether an object is there.

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use outboard_core::{
     Digest,
     error::{Error, ErrorKind, Result},
+    finding::Finding,
 };
 
 use super::Bucket;
@@ -45,6 +46,11 @@ impl Bucket {
             Ok(probe)
         };
         self.probed.get_or_try_init(|| probe).await.copied()
+    }
+
+    /// Whether the store answers at its address. Nothing is asked of it.
+    pub async fn reach(&self) -> Vec<Finding> {
+        self.transfer.reach(self.bucket.base_url()).await
     }
 
     /// Writes a scratch object twice, reads it, lists it and removes it. Whether conditions hold in a race can't be seen

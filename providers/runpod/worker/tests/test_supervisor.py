@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -121,6 +122,7 @@ def test_a_process_that_dies_is_told_and_replaced(
     assert (found["kind"], found["retry"], found["message"]) == (kind, "other", text)
     context = dict(found["context"])
     assert context["exit status"] == f"signal: {number.value} ({number.name})"
+    assert re.fullmatch(r"[1-9]\d* MiB of [\d.]+ [GM]iB", context["peak memory"])
     if number == signal.SIGABRT:
         assert "Fatal Python error: Aborted" in context["last log lines"]
     finished(run(supervisor, "b", Job(store).training())[0])

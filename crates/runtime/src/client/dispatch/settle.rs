@@ -17,11 +17,19 @@ pub(in crate::client) fn billed_time(usage: &Usage) -> Duration {
     usage.billed.unwrap_or_else(|| usage.timings.running())
 }
 
+/// The sentence; where a worker is in trouble, also what it left behind, line by line.
+fn evidence(error: &Error) -> String {
+    match error.kind() {
+        ErrorKind::WorkerUnhealthy | ErrorKind::OutOfMemory => error.report(),
+        _ => error.to_string(),
+    }
+}
+
 impl Dispatcher {
     /// Charges what an ended task cost, and keeps what it taught.
     pub(in crate::client) async fn settle(&mut self, flight: &Flight, state: &TaskState, flops: u64) -> Result<()> {
         let (outcome, failure) = match &state.phase {
-            Phase::Failed(error) => (format!("failed: {error}"), Some(error.kind())),
+            Phase::Failed(error) => (format!("failed: {}", evidence(error)), Some(error.kind())),
             Phase::Cancelled => ("cancelled".into(), Some(ErrorKind::Cancelled)),
             _ => ("finished".into(), None),
         };

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 
 from outboard_worker.envelope import encode
 from outboard_worker.failure import EXIT_STATUS, Failure, Json
+from outboard_worker.memory import Memory
 from outboard_worker.settings import Settings
 from outboard_worker.task import MAX_LINE_BYTES
 
@@ -27,6 +28,8 @@ LOG_LINES = 40
 LOG_LINE_BYTES = 1024
 # What allocators say last; the signal is that of any abort.
 STARVED = ("memory allocation of ", "std::bad_alloc")
+# What libstdc++ says of, where a library clashes with it or a device doesn't read.
+RANDOM_DEVICE = "random_device"
 
 END = object()
 
@@ -51,6 +54,7 @@ class Process:
             )
         except OSError as error:
             raise self.unhealthy(f"cannot be started: {error}") from error
+        self.memory = Memory(self.child.pid)
         self.inbox: queue.Queue[Any] = queue.Queue()
         self.log: collections.deque[str] = collections.deque(maxlen=LOG_LINES)
         assert self.child.stdout and self.child.stderr
@@ -137,10 +141,17 @@ class Process:
         return Failure("worker_unhealthy", text)
 
     def explain(self, failure: Failure) -> Failure:
-        """With its last log lines."""
+        """With what it leaves behind: its peak of memory and its last log lines."""
         for thread in self.threads:
             thread.join(BURIAL)
+        self.memory.close()
+        if used := self.memory.used():
+            failure.at("peak memory", used)
         return failure.at("last log lines", "\n".join(self.log)) if self.log else failure
+
+    def said(self, *words: str) -> bool:
+        """Whether its log has one of these."""
+        return any(word in line for line in self.log for word in words)
 
     def wait(self) -> int | None:
         """How it ended, if it does so soon."""
@@ -166,13 +177,22 @@ class Process:
             return self.kill(Failure("worker_unhealthy", text))
         for thread in self.threads:
             thread.join(BURIAL)
-        hint = "use a smaller batch_size, or a worker with more memory"
         words = words_of(status)
-        if status == -signal.SIGKILL:
-            text = "the task process was killed, probably for memory"
-            failure = Failure("out_of_memory", text, hint=hint)
-        elif any(word in line for line in self.log for word in STARVED):
-            failure = Failure("out_of_memory", "the task process ran out of memory", hint=hint)
+        if status == -signal.SIGKILL and self.memory.was_exhausted():
+            used = self.memory.used()
+            at = f" at {used}" if used else ""
+            failure = out_of_memory(f"the task process was killed for memory{at}")
+        elif status == -signal.SIGKILL:
+            failure = out_of_memory("the task process was killed, probably for memory")
+        elif self.said(*STARVED):
+            failure = out_of_memory("the task process ran out of memory")
+        elif self.said(RANDOM_DEVICE):
+            text = f"the task process died in libstdc++ ({words}): {RANDOM_DEVICE} failed"
+            hint = (
+                "see docs/random-device.md; the worker's preflight tells a clash of libraries "
+                "(OB-CLASH) from a device that doesn't read (OB-RANDOM-DEVICE)"
+            )
+            failure = Failure("worker_unhealthy", text, hint=hint)
         else:
             failure = Failure("worker_unhealthy", f"the task process died ({words})")
         return self.explain(failure.at(EXIT_STATUS, words))
@@ -185,6 +205,12 @@ class Process:
         if self.wait() is None:
             self.child.kill()
             self.wait()
+        self.memory.close()
+
+
+def out_of_memory(text: str) -> Failure:
+    hint = "use a smaller batch_size, or a worker with more memory"
+    return Failure("out_of_memory", text, hint=hint)
 
 
 def words_of(status: int) -> str:

@@ -1,4 +1,7 @@
-//! AWS Lambda on loopback: the emulators of AWS and of cargo-lambda, with a program as their function.
+//! AWS Lambda on loopback: the emulators of AWS and of cargo-lambda, with a program as their function; serverless-offline
+//! with functions in JavaScript; and Lambda's own address before an emulator.
+
+mod endpoint;
 
 use std::{
     fs, io,
@@ -8,6 +11,8 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
+
+pub use self::endpoint::Endpoint;
 
 /// The name that the function has.
 pub const FUNCTION: &str = "function";
@@ -94,6 +99,39 @@ impl Emulator {
         Ok(started)
     }
 
+    /// serverless-offline, by the folder that npm has installed it into: the functions that `handlers` exports, a module in
+    /// JavaScript, each with this time-out, under the names that [`offline_name`] gives.
+    ///
+    /// # Errors
+    /// Where it doesn't start.
+    #[cfg(unix)]
+    pub fn of_serverless(
+        installed: &Path,
+        folder: &Path,
+        handlers: &str,
+        names: &[&str],
+        timeout: Duration,
+    ) -> io::Result<Self> {
+        // It looks for its plugin beside its configuration.
+        std::os::unix::fs::symlink(installed.join("node_modules"), folder.join("node_modules"))?;
+        let function = |name: &&str| format!("  {name}: {{ handler: handlers.{name} }}\n");
+        let functions: String = names.iter().map(function).collect();
+        let service = format!(
+            "service: outboard\nplugins: [serverless-offline]\nprovider:\n  name: aws\n  runtime: nodejs20.x\n  \
+             region: us-east-1\n  timeout: {}\nfunctions:\n{functions}",
+            timeout.as_secs().max(1)
+        );
+        fs::write(folder.join("serverless.yml"), service)?;
+        fs::write(folder.join("handlers.js"), handlers)?;
+        let [address, http] = [free()?, free()?];
+        let mut command = Command::new("node");
+        command.arg("node_modules/serverless/bin/serverless.js").args(["offline", "--host", "127.0.0.1"]);
+        command.arg("--lambdaPort").arg(address.port().to_string()).arg("--httpPort").arg(http.port().to_string());
+        command.current_dir(folder).env("SLS_TELEMETRY_DISABLED", "1").env("SLS_NOTIFICATIONS_MODE", "off");
+        command.env("HOME", folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Self { emulator: command.spawn()?, machines: Vec::new(), address }.listening()
+    }
+
     fn listening(self) -> io::Result<Self> {
         let began = Instant::now();
         loop {
@@ -137,6 +175,12 @@ impl Drop for Emulator {
             let _ = child.wait();
         }
     }
+}
+
+/// The name that serverless-offline gives to a function.
+#[must_use]
+pub fn offline_name(function: &str) -> String {
+    format!("outboard-dev-{function}")
 }
 
 /// An address that nobody has just now.

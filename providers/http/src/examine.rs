@@ -1,0 +1,44 @@
+//! The checks of `outboard doctor` for workers of one's own.
+
+use futures_util::future::join_all;
+use outboard_core::{code, finding::Finding};
+use outboard_protocol::envelope::WorkerHealth;
+
+use crate::{Config, choose::takes_more, connection::Connection, endpoint::Endpoint};
+
+/// Looks at each worker: whether it can be reached, takes the token, speaks this protocol, and has room. Nothing is started.
+pub async fn examine(config: &Config) -> Vec<Finding> {
+    let made = Endpoint::all(config).and_then(|endpoints| {
+        endpoints.into_iter().map(|endpoint| Connection::new(endpoint, config)).collect::<Result<Vec<_>, _>>()
+    });
+    match made {
+        Ok(connections) => join_all(connections.iter().map(worker)).await.concat(),
+        Err(error) => vec![Finding::error(code::PROVIDER_CONFIG, "http", &error)],
+    }
+}
+
+async fn worker(connection: &Connection) -> Vec<Finding> {
+    let mut found = connection.reach().await;
+    if found.iter().any(Finding::is_fail) {
+        return found;
+    }
+    let of = connection.url();
+    found.push(match connection.health().await {
+        Ok(health) => match takes_more(&health) {
+            Ok(()) => Finding::pass(code::HTTP_WORKER, of, words(&health)),
+            Err(error) => {
+                let remedy = error.advice().unwrap_or_default().to_string();
+                Finding::warn(code::HTTP_WORKER, of, format!("{error} ({})", words(&health)), remedy)
+            }
+        },
+        Err(error) => Finding::error(code::HTTP_WORKER, of, &error),
+    });
+    found
+}
+
+fn words(health: &WorkerHealth) -> String {
+    let WorkerHealth { protocol, version, device, running, queued, max_running, max_queued, .. } = health;
+    format!(
+        "version {version}, protocol {protocol}, {device}; {running} of {max_running} tasks run, {queued} of {max_queued} wait"
+    )
+}
