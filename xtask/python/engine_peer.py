@@ -7,13 +7,15 @@ Reads one JSON object per line and answers each with one line:
 
 `model` is `mlp`, `cnn`, `transformer` or `lstm`; `optimizer` is `sgd` or `adam`; `variant` is
 `eager` or `fused`, PyTorch's fused optimizers. With `--first-step MODEL` it trains one step, prints
-`{"done":true,"peak_rss_bytes":..}` and ends.
+`{"done":true,"peak_rss_bytes":..}` and ends. It trains on the device that `OUTBOARD_TEST_DEVICE`
+names, the CPU if it is unset.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import sys
 import time
@@ -24,6 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+DEVICE = torch.device(os.environ.get("OUTBOARD_TEST_DEVICE", "cpu"))
 ROWS = 4096
 WARM_UP_STEPS = 20
 
@@ -109,18 +112,19 @@ class Run:
         torch.manual_seed(0)
         self.setting = setting
         self.model, shape, classes = modules(setting.model)
+        self.model.to(DEVICE)
         self.optimizer = build(setting, self.model)
         self.loss = nn.CrossEntropyLoss()
         takes_tokens = setting.model == "transformer"
-        self.x = torch.randint(1000, (ROWS, *shape)) if takes_tokens else torch.randn(ROWS, *shape)
-        self.y = torch.randint(classes, (ROWS,))
+        x = torch.randint(1000, (ROWS, *shape)) if takes_tokens else torch.randn(ROWS, *shape)
+        self.x, self.y = x.to(DEVICE), torch.randint(classes, (ROWS,)).to(DEVICE)
         self.indices = self.batches()
 
     def batches(self) -> Iterator[Tensor]:
         """Full batches of a new shuffle, for ever."""
         size = self.setting.batch
         while True:
-            order = torch.randperm(ROWS)
+            order = torch.randperm(ROWS).to(DEVICE)
             for start in range(0, ROWS - size + 1, size):
                 yield order[start : start + size]
 
@@ -133,6 +137,8 @@ class Run:
             self.optimizer.zero_grad()
             self.loss(self.model(x), y).backward()
             self.optimizer.step()
+        if DEVICE.type == "cuda":
+            torch.cuda.synchronize(DEVICE)
         return time.perf_counter() - start
 
 

@@ -23,7 +23,7 @@ use clap::{Args, Subcommand};
 
 use self::{measure::Measurements, model::Model};
 use crate::{
-    command, python, tools,
+    command, libtorch, python, tools,
     workspace::{WORKER, Workspace},
 };
 
@@ -32,6 +32,8 @@ use crate::{
 pub(crate) enum Bench {
     /// Training on the CPU: our engine against PyTorch, eager and fused
     Engine(Engine),
+    /// Training with the worker on libtorch, against PyTorch on the same device
+    Cuda(Cuda),
     /// Handing tasks over: added time, tasks per second, bytes, memory
     Dispatch,
     /// RunPod, on its stand-in: added time per request, cold starts, transfers, polls, bytes
@@ -64,10 +66,31 @@ pub(crate) struct Engine {
     json: bool,
 }
 
+/// How to measure the worker on libtorch.
+#[derive(Args)]
+pub(crate) struct Cuda {
+    /// What to compute on: cpu, or cuda:0
+    #[arg(long, default_value = "cuda:0")]
+    device: String,
+    /// What is trained
+    #[arg(long, value_enum, default_value_t = Model::Mlp)]
+    model: Model,
+    /// Rounds in which each contestant runs once; a shared machine needs at least 10
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    pairs: u32,
+    /// How long each run takes
+    #[arg(long, default_value_t = 1.0, value_name = "SECONDS")]
+    seconds_per_run: f64,
+    /// Prints JSON instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
 /// Measures and prints.
 pub(crate) fn run(workspace: &Workspace, bench: &Bench) -> Result<()> {
     let engine = match bench {
         Bench::Engine(engine) => engine,
+        Bench::Cuda(asked) => return cuda(workspace, asked),
         Bench::Dispatch => return dispatch(workspace),
         Bench::Runpod => return runpod(workspace),
         Bench::Router => return router(workspace),
@@ -83,12 +106,29 @@ pub(crate) fn run(workspace: &Workspace, bench: &Bench) -> Result<()> {
     }
     let mut pytorch = python::python(workspace)?;
     pytorch.arg("xtask/python/engine_peer.py");
-    let measurements = Measurements::take(engine.model, &mut ours, &mut pytorch, engine.pairs, engine.seconds_per_run)?;
-    if engine.json {
-        println!("{:#}", report::json(&measurements));
-    } else {
-        print!("{}", report::table(&measurements));
+    let (model, goals) = (engine.model, engine.model.goals());
+    let taken = Measurements::take(model, goals, &mut ours, &mut pytorch, engine.pairs, engine.seconds_per_run)?;
+    print(&taken, engine.json);
+    Ok(())
+}
+
+fn print(measurements: &Measurements, json: bool) {
+    match json {
+        true => println!("{:#}", report::json(measurements)),
+        false => print!("{}", report::table(measurements)),
     }
+}
+
+fn cuda(workspace: &Workspace, asked: &Cuda) -> Result<()> {
+    const DEVICE: &str = "OUTBOARD_TEST_DEVICE";
+    let worker = libtorch::release(workspace, "--example cuda_bench_worker", "examples/cuda_bench_worker")?;
+    let mut ours = workspace.command(worker);
+    ours.env(DEVICE, &asked.device);
+    let mut pytorch = python::python(workspace)?;
+    pytorch.arg("xtask/python/engine_peer.py").env(DEVICE, &asked.device);
+    let (model, goals) = (asked.model, asked.model.libtorch_goals());
+    let taken = Measurements::take(model, goals, &mut ours, &mut pytorch, asked.pairs, asked.seconds_per_run)?;
+    print(&taken, asked.json);
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 //!
 //! - [`mod@test`]: everything that must pass, as suites with one table at the end
 //! - [`mod@bench`]: our engine against PyTorch
+//! - [`libtorch`]: what the worker of `providers/cuda` is built against
 //! - [`postgres`]: a server for tests
 //! - [`python`]: the virtual environment that both use
 //! - [`tools`]: programs that tests run against
@@ -12,6 +13,7 @@
 
 mod bench;
 mod command;
+mod libtorch;
 mod postgres;
 mod python;
 mod test;
@@ -33,6 +35,8 @@ enum Task {
     /// Measures
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Fetches libtorch for a CPU, and prints its folder, for the variable LIBTORCH
+    Libtorch,
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -40,6 +44,10 @@ fn main() -> anyhow::Result<ExitCode> {
     let workspace = Workspace::find()?;
     let passed = match task {
         Task::Test(arguments) => test::run(&workspace, &arguments)?,
+        Task::Libtorch => {
+            println!("{}", libtorch::fetch(&workspace)?.display());
+            true
+        }
         Task::Bench(bench) => {
             bench::run(&workspace, &bench)?;
             true

@@ -68,6 +68,8 @@ enum Suite {
     Vectors,
     /// The worker for PyTorch, and the layout and types of all Python
     Worker,
+    /// The worker on libtorch, and the provider `cuda` with it, on libtorch's CPU
+    Cuda,
     /// The Python package
     Python,
     /// The crash "random_device could not be read", with the libraries that cause it
@@ -84,6 +86,8 @@ impl Suite {
     fn runs_by_default(self, workspace: &Workspace, all: bool) -> bool {
         match self {
             Self::RandomDevice | Self::BuildTime => all,
+            // Elsewhere PyPI's libtorch is another one.
+            Self::Cuda => cfg!(target_os = "linux"),
             Self::Python => workspace.root.join(suites::PYTHON_TESTS).is_dir(),
             _ => true,
         }
@@ -107,6 +111,7 @@ impl Suite {
             Self::E2e => suites::e2e(workspace, thorough),
             Self::Vectors => suites::vectors(workspace),
             Self::Worker => suites::worker(workspace),
+            Self::Cuda => suites::cuda(workspace),
             Self::Python => suites::python(workspace),
             Self::RandomDevice => suites::random_device(workspace),
             Self::BuildTime => suites::build_time(workspace),

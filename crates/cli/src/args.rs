@@ -82,6 +82,9 @@ pub(crate) enum Command {
     /// Makes the function that runs tasks on AWS Lambda.
     #[command(subcommand)]
     Aws(Aws),
+    /// Sets up what this machine's GPUs need.
+    #[command(subcommand)]
+    Cuda(Cuda),
     /// Checks whether what is configured works, and says what to do where it doesn't.
     Doctor(Doctor),
     /// Makes, shows or removes an endpoint of your own on RunPod.
@@ -222,6 +225,29 @@ pub(crate) struct Doctor {
     /// What that task may cost at most, in US dollars.
     #[arg(long, value_name = "USD", default_value = "0.05", requires = "live")]
     pub(crate) max_cost: NanoUsd,
+    /// Also compares this machine's GPU with the CPU engine, in results and speed, for some minutes.
+    #[arg(long)]
+    pub(crate) bench: bool,
+    /// Where the comparison is written, to be sent to us.
+    #[arg(long, value_name = "FILE", default_value = "cuda-report.json", requires = "bench")]
+    pub(crate) report: PathBuf,
+}
+
+/// `outboard cuda`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Cuda {
+    /// Fetches libtorch from PyPI, builds the worker against it, and puts it where it is looked for.
+    Install {
+        /// Folder with Outboard's source.
+        #[arg(long, value_name = "DIR", default_value = ".")]
+        source: PathBuf,
+        /// Libtorch that is there already: the folder `torch` of a Python's site-packages.
+        #[arg(long, value_name = "DIR")]
+        libtorch: Option<PathBuf>,
+        /// Builds all of it anew: after libtorch has changed.
+        #[arg(long)]
+        rebuild: bool,
+    },
 }
 
 /// `outboard runpod`.

@@ -23,6 +23,8 @@ use crate::{
 const PROGRAM: &str = "bootstrap";
 /// The minor version of the C library, 2.34, that Lambda's system provided.al2023 has.
 const GLIBC_MINOR: u32 = 34;
+/// What to do without cargo or rustc.
+const RUST: &str = "install Rust: rustup.rs";
 /// Longest build: from nothing it takes minutes.
 const BUILD: Duration = Duration::from_secs(3600);
 
@@ -91,31 +93,35 @@ async fn build(source: &Path, architecture: Architecture) -> Result<PathBuf> {
     if !host().await?.contains(target) {
         cargo.args(["--target", target]);
     }
-    let output = run(cargo.current_dir(source), "cargo").await?;
-    let messages = output.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    built(&run(cargo.current_dir(source), "cargo", RUST).await?)
+}
+
+/// The program that cargo built, by its messages.
+pub(crate) fn built(messages: &str) -> Result<PathBuf> {
+    let messages = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let program = messages.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).next_back();
     program.ok_or_else(|| Error::new(ErrorKind::Unexpected, "cargo built no program"))
 }
 
 async fn is_installed(target: &str) -> Result<bool> {
-    let folder = run(Command::new("rustc").args(["--print", "target-libdir", "--target", target]), "rustc").await?;
+    let folder =
+        run(Command::new("rustc").args(["--print", "target-libdir", "--target", target]), "rustc", RUST).await?;
     Ok(Path::new(folder.trim()).is_dir())
 }
 
 /// What Rust says of itself, its host among it.
 async fn host() -> Result<String> {
-    run(Command::new("rustc").arg("-vV"), "rustc").await
+    run(Command::new("rustc").arg("-vV"), "rustc", RUST).await
 }
 
-/// What it writes to standard output; what it says to standard error is shown.
-async fn run(command: &mut Command, name: &str) -> Result<String> {
+/// What it writes to standard output; what it says to standard error is shown. `missing` says what to do where it isn't
+/// there.
+pub(crate) async fn run(command: &mut Command, name: &str, missing: &str) -> Result<String> {
     let command = command.stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true);
     let output = timeout(BUILD, command.output())
         .await
         .map_err(|_| Error::new(ErrorKind::Timeout, format!("{name} takes longer than {BUILD:?}")))?
-        .map_err(|e| {
-            Error::new(ErrorKind::NotFound, format!("cannot run {name}")).because(e).hint("install Rust: rustup.rs")
-        })?;
+        .map_err(|e| Error::new(ErrorKind::NotFound, format!("cannot run {name}")).because(e).hint(missing))?;
     if !output.status.success() {
         return Err(Error::invalid(format!("{name} failed: {}", output.status)).hint("see what it says above"));
     }

@@ -1,9 +1,9 @@
 //! `outboard doctor`.
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use outboard::{
-    Result,
+    Config, Result, code,
     config::Sources,
     doctor,
     finding::{Finding, Verdict},
@@ -17,8 +17,12 @@ use crate::{
 
 /// Prints what was found; the exit code is 1 where something fails.
 pub(crate) async fn doctor(sources: &Sources, asked: Doctor, global: &Global, printer: &Printer) -> Result<ExitCode> {
+    let report = asked.bench.then_some(asked.report);
     let asked = doctor::Asked { live: asked.live.then_some(asked.max_cost), providers: asked.provider, job: asked.job };
-    let found = doctor::examine(sources, &asked).await?;
+    let mut found = doctor::examine(sources, &asked).await?;
+    if let Some(path) = report {
+        found.extend(compare(&Config::load(sources)?, &path).await?);
+    }
     for finding in &found {
         match global.json {
             true => printer.line(object(finding).to_string()),
@@ -49,4 +53,15 @@ fn text(Finding { code, of, verdict, evidence, remedy }: &Finding, printer: &Pri
     if let Some(remedy) = remedy {
         printer.line(format!("      try: {remedy}"));
     }
+}
+
+/// Compares this machine's GPU with the CPU engine, and writes what was measured.
+async fn compare(config: &Config, path: &Path) -> Result<Vec<Finding>> {
+    let (mut found, report) = outboard_cuda::bench(&config.providers.cuda, &config.home).await?;
+    if let Some(report) = report {
+        outboard::write_file(path, format!("{:#}\n", json!(report)).as_bytes())?;
+        let told = format!("what was measured is in {}: please send it to us", path.display());
+        found.push(Finding::pass(code::CUDA_SPEED, "cuda", told));
+    }
+    Ok(found)
 }

@@ -4,6 +4,7 @@ mod apply;
 mod args;
 mod aws;
 mod costs;
+mod cuda;
 mod doctor;
 mod explain;
 mod jobs;
@@ -63,6 +64,7 @@ fn run(command: Command, global: &Global, printer: &Printer) -> Result<ExitCode>
         Command::Predict(arguments) => runtime.block_on(apply::predict(&client()?, &arguments, global, printer)),
         Command::Worker(arguments) => runtime.block_on(worker::worker(&Config::load(&sources)?, arguments)),
         Command::Aws(command) => runtime.block_on(aws::aws(&Config::load(&sources)?, command, global, printer)),
+        Command::Cuda(command) => runtime.block_on(cuda::cuda(&Config::load(&sources)?, command, global, printer)),
         Command::Doctor(args::Doctor { explain: Some(code), .. }) => explain::explain(&code, global, printer),
         Command::Doctor(arguments) => runtime.block_on(doctor::doctor(&sources, arguments, global, printer)),
         Command::RunPod(asked) => {

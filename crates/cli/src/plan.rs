@@ -96,7 +96,7 @@ pub(crate) async fn providers(client: &Client, global: &Global, printer: &Printe
     let known = client.providers().await?;
     if global.json {
         known.enabled.iter().for_each(|candidate| printer.line(candidate_json(candidate, known.now).to_string()));
-        for key in known.disabled {
+        for (key, _) in known.disabled {
             let id = key.rsplit('.').next();
             printer.line(json!({"event": "provider", "schema": 1, "provider": id, "enabled": false}).to_string());
         }
@@ -113,13 +113,9 @@ pub(crate) async fn providers(client: &Client, global: &Global, printer: &Printe
         row("transfer", format!("{} there, {} back", bandwidth(&learned.down), bandwidth(&learned.up)));
         row("losses", format!("one per {} of running", of(&learned.mtbf, seconds)));
     }
-    for key in known.disabled {
+    for (key, why) in known.disabled {
         let id = key.rsplit('.').next().unwrap_or_default();
-        let how = match key.as_str() {
-            "providers.runpod" => "not set up: set its key and `endpoints` (docs/runpod.md)".into(),
-            _ => format!("not enabled: set {key}.enabled = true"),
-        };
-        printer.line(format!("{id}\n  state     {how}"));
+        printer.line(format!("{id}\n  state     {why}"));
     }
     known.notes.iter().for_each(|note| printer.line(format!("note: {note}")));
     Ok(ExitCode::SUCCESS)

@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 
+mod cpu;
 pub mod execute;
+pub mod kernels;
 pub mod loss;
 #[allow(unsafe_code)] // Tiles of one matrix are written by several threads.
 mod matmul;
@@ -14,7 +16,9 @@ pub mod simd;
 mod tiles;
 pub mod trainer;
 
-pub use execute::{Blobs, execute};
+pub use cpu::{Cpu, CpuModel};
+pub use execute::{Blobs, execute, execute_on};
+pub use kernels::{Kernels, Model};
 pub use trainer::Trainer;
 
 /// Layers that the engine knows, by `type`.

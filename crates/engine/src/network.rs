@@ -1,7 +1,5 @@
 //! A model planned for a batch size: its parameters, its ops, and buffers that are allocated once.
 
-use std::collections::HashMap;
-
 use outboard_core::{
     Layer,
     error::{Error, ErrorKind, Result},
@@ -94,12 +92,6 @@ impl Network {
     #[must_use]
     pub fn outputs(&self) -> usize {
         self.chain.width()
-    }
-
-    /// Rows that fit in one batch.
-    #[must_use]
-    pub fn capacity(&self) -> usize {
-        self.capacity
     }
 
     /// Copies rows into the input buffer.
@@ -217,12 +209,7 @@ impl Network {
     ///
     /// # Errors
     /// `CorruptPayload` where one is missing or has another shape.
-    pub fn set_optimizer_state<'a>(
-        &mut self,
-        train: &Train,
-        tensors: impl Iterator<Item = (&'a str, &'a Tensor)>,
-    ) -> Result<()> {
-        let tensors: HashMap<_, _> = tensors.collect();
-        self.parameters.set_optimizer_state(train, |name| tensors.get(name).copied())
+    pub fn set_optimizer_state(&mut self, train: &Train, tensors: &Tensors) -> Result<()> {
+        self.parameters.set_optimizer_state(train, tensors)
     }
 }

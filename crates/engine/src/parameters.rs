@@ -217,16 +217,12 @@ impl Parameters {
     }
 
     /// Sets the optimizer's state from tensors named `NAME.KEY`.
-    pub(crate) fn set_optimizer_state<'a>(
-        &mut self,
-        train: &Train,
-        mut tensor: impl FnMut(&str) -> Option<&'a Tensor>,
-    ) -> Result<()> {
+    pub(crate) fn set_optimizer_state(&mut self, train: &Train, tensors: &Tensors) -> Result<()> {
         let places = self.layout.iter().zip(&self.trained).filter(|(_, trained)| **trained);
         for (place, _) in places {
             for (data, key) in self.state.iter_mut().zip(state_names(&train.optimizer)) {
                 let name = format!("{}.{key}", place.parameter.name);
-                let found = tensor(&name).filter(|tensor| tensor.shape == place.parameter.shape);
+                let found = tensors.get(&name).filter(|tensor| tensor.shape == place.parameter.shape);
                 let missing =
                     || format!("the checkpoint lacks optimizer state `{name}` of shape {:?}", place.parameter.shape);
                 let tensor = found.ok_or_else(|| Error::new(ErrorKind::CorruptPayload, missing()))?;

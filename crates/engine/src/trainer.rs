@@ -5,46 +5,64 @@ use std::{collections::BTreeMap, time::Instant};
 use outboard_core::{
     error::{Error, ErrorKind, Result},
     job::{Keep, Loss, Train},
-    layer,
+    layer::{self, Planned},
     task::{Architecture, Epoch},
 };
 use outboard_protocol::{
-    Augmentation, Best, Checkpoint, Dataset, Position, Sums, Target, Tensor, Tensors,
+    Best, Checkpoint, Dataset, Position, Sums, Target, Tensors,
     random::{Domain, Stream},
 };
 
 use crate::{
-    loss::Targets,
-    network::{Network, StepPlan, evaluation_rows},
-    numerics,
+    cpu::{Cpu, CpuModel},
+    kernels::{Kernels, Model, Step, StepSums},
+    network::{StepPlan, evaluation_rows},
     optimizer::Update,
 };
 
 /// A training run in memory, between two batches.
 #[derive(Debug)]
-pub struct Trainer {
+pub struct Trainer<M: Model = CpuModel> {
     train: Train,
-    network: Network,
-    data: Dataset,
-    validation: Option<Dataset>,
+    model: M,
+    /// The class of its bytes.
+    numerics: String,
+    outputs: usize,
+    data: M::Data,
+    rows: usize,
+    /// What is held out, and its rows.
+    validation: Option<(M::Data, usize)>,
+    /// Its sums are those of the steps that were counted.
     position: Position,
     best: Tensors,
-    /// Rows of the running epoch, in its order.
-    order: Vec<u32>,
     /// When this trainer began the running epoch, and the rows done of it then.
     began: (Instant, u64),
-    classes: Vec<i64>,
-    values: Vec<f32>,
-    weights: Vec<f32>,
 }
 
 impl Trainer {
-    /// Goes on from `checkpoint`.
+    /// Goes on from `checkpoint`, on the CPU.
+    ///
+    /// # Errors
+    /// As [`on`](Self::on).
+    pub fn new(
+        model: &Architecture,
+        train: &Train,
+        data: Dataset,
+        validation: Option<Dataset>,
+        checkpoint: &Checkpoint,
+    ) -> Result<Self> {
+        Self::on(&Cpu, model, train, data, validation, checkpoint)
+    }
+}
+
+impl<M: Model> Trainer<M> {
+    /// Goes on from `checkpoint`, with these kernels.
     ///
     /// # Errors
     /// `InvalidRequest` where model, data and loss don't go together, `CorruptPayload` where the checkpoint doesn't
-    /// belong to them.
-    pub fn new(
+    /// belong to them; those of the kernels.
+    pub fn on(
+        kernels: &impl Kernels<Model = M>,
         model: &Architecture,
         train: &Train,
         data: Dataset,
@@ -56,49 +74,54 @@ impl Trainer {
         train.check_freeze(&plan)?;
         train.check_batch_norms(&plan, data.rows())?;
         train.check_augment(&model.input)?;
-        let steps = train.steps_per_epoch(data.rows());
+        let (rows, outputs) = (data.rows(), outputs(&plan));
+        let steps = train.steps_per_epoch(rows);
         if steps == 0 {
-            let (rows, batch) = (data.rows(), train.batch_size);
+            let batch = train.batch_size;
             return Err(Error::invalid(format!(
                 "no batch is complete: {rows} training rows, batch_size {batch}, drop_last"
             ))
             .at("key", "train.batch_size")
             .hint(format!("set batch_size to at most {rows}, or drop_last to false")));
         }
-        let weights: Tensors = checkpoint.section("model").map(|(name, t)| (name.to_string(), t.clone())).collect();
-        let batch = train.batch_size.min(data.rows());
-        let mut network = Network::new(model, &weights, batch.max(evaluation_rows(&plan).min(data.rows())))?;
+        let section =
+            |name| checkpoint.section(name).map(|(name, t)| (name.to_string(), t.clone())).collect::<Tensors>();
+        let largest = train.batch_size.min(rows).max(evaluation_rows(&plan).min(rows));
+        let mut network = kernels.model(model, &section("model"), largest)?;
         for data in std::iter::once(&data).chain(&validation) {
-            check_data(data, model, &network, &train.loss)?;
+            check_data(data, model, outputs, &train.loss)?;
         }
-        network.prepare_training(train);
         let position = checkpoint.position.clone();
-        if position.step > 0 {
-            network.set_optimizer_state(train, checkpoint.section("optimizer"))?;
-        }
+        let state = (position.step > 0).then(|| section("optimizer"));
+        network.prepare_training(train, state.as_ref())?;
         if position.seed != train.seed || position.step_in_epoch >= steps {
             return Err(Error::new(ErrorKind::CorruptPayload, "the checkpoint belongs to another job"));
         }
-        let best = checkpoint.section("best").map(|(name, t)| (name.to_string(), t.clone())).collect();
+        let validation = match validation {
+            Some(held_out) => {
+                let rows = held_out.rows();
+                Some((network.place(held_out)?, rows))
+            }
+            None => None,
+        };
         let began = (Instant::now(), position.sums.rows);
         let mut trainer = Self {
             train: train.clone(),
-            network,
-            data,
+            numerics: kernels.numerics().to_string(),
+            outputs,
+            data: network.place(data)?,
+            rows,
+            model: network,
             validation,
             position,
-            best,
-            order: Vec::new(),
+            best: section("best"),
             began,
-            classes: Vec::new(),
-            values: Vec::new(),
-            weights: Vec::new(),
         };
-        trainer.order = trainer.order_of_epoch();
+        trainer.begin_epoch()?;
         Ok(trainer)
     }
 
-    /// Where the run stands.
+    /// Where the run stands. Its sums may lag behind, until [`count`](Self::count).
     #[must_use]
     pub fn position(&self) -> &Position {
         &self.position
@@ -107,7 +130,7 @@ impl Trainer {
     /// Batches in an epoch.
     #[must_use]
     pub fn steps_per_epoch(&self) -> u64 {
-        self.train.steps_per_epoch(self.data.rows())
+        self.train.steps_per_epoch(self.rows)
     }
 
     /// Whether early stopping or the last epoch has ended the job.
@@ -116,90 +139,90 @@ impl Trainer {
         self.position.stopped || self.position.epoch >= self.train.epochs
     }
 
-    fn order_of_epoch(&self) -> Vec<u32> {
-        match self.train.shuffle {
-            true => Stream::new(self.train.seed, Domain::Order, self.position.epoch).order(self.data.rows()),
-            false => (0..self.data.rows() as u32).collect(),
-        }
+    fn begin_epoch(&mut self) -> Result<()> {
+        self.model.begin_epoch(match self.train.shuffle {
+            true => Stream::new(self.train.seed, Domain::Order, self.position.epoch).order(self.rows),
+            false => (0..self.rows as u32).collect(),
+        })
+    }
+
+    /// Places in the order of the epoch that a step of it takes.
+    fn places(&self, step_in_epoch: u64) -> std::ops::Range<usize> {
+        let from = step_in_epoch as usize * self.train.batch_size;
+        from..(from + self.train.batch_size).min(self.rows)
     }
 
     /// Trains on the next batch; the epoch's metrics where that completed it.
     ///
     /// # Errors
-    /// `JobFailed` where the loss is not a finite number, with epoch and step.
+    /// `JobFailed` where the loss is not a finite number, with epoch and step; those of the kernels.
     pub fn step(&mut self) -> Result<Option<Epoch>> {
         let steps = self.steps_per_epoch();
-        let from = self.position.step_in_epoch as usize * self.train.batch_size;
-        let rows = &self.order[from..(from + self.train.batch_size).min(self.data.rows())];
-        self.network.load(&self.data, rows);
-        if let ([channels, height, width], false) = (&self.data.shape[..], self.train.augment.is_empty()) {
-            let augmentation = Augmentation::new(&self.train.augment, self.train.seed, self.position.epoch);
-            self.network.augment(augmentation, rows, [*channels, *height, *width]);
-        }
-        let targets = match &self.data.y {
-            Target::Classes(all) => {
-                self.classes.clear();
-                self.classes.extend(rows.iter().map(|&row| all[row as usize]));
-                Targets::Classes(&self.classes)
-            }
-            Target::Values { outputs, values } => {
-                self.values.clear();
-                rows.iter()
-                    .for_each(|&row| self.values.extend_from_slice(&values[row as usize * outputs..][..*outputs]));
-                Targets::Values(&self.values)
-            }
-            Target::None => return Err(Error::invalid("the training data has no target")),
-        };
-        let weights = self.data.weights.as_ref().map(|all| {
-            self.weights.clear();
-            self.weights.extend(rows.iter().map(|&row| all[row as usize]));
-            &self.weights[..]
-        });
-        let lr = self.train.lr_at(self.position.step, steps);
+        let (train, position) = (&self.train, &self.position);
+        let lr = train.lr_at(position.step, steps);
         let plan = StepPlan {
-            step: self.position.step,
-            seed: self.train.seed,
-            update: Some(Update::new(&self.train.optimizer, self.position.step, lr)),
-            clip_norm: self.train.clip_norm,
-            clip_value: self.train.clip_value,
+            step: position.step,
+            seed: train.seed,
+            update: Some(Update::new(&train.optimizer, position.step, lr)),
+            clip_norm: train.clip_norm,
+            clip_value: train.clip_value,
         };
-        let sums = self
-            .network
-            .step(rows.len(), &self.train.loss, targets, weights, &plan)
-            .map_err(|error| self.not_finite(error))?;
-        let position = &mut self.position;
-        position.sums.loss += sums.mean() * rows.len() as f64;
-        position.sums.correct += sums.correct;
-        position.sums.rows += rows.len() as u64;
-        position.step += 1;
-        position.step_in_epoch += 1;
-        if position.step_in_epoch < steps {
+        let step = Step { places: self.places(position.step_in_epoch), epoch: position.epoch, train, plan };
+        let stepped = self.model.step(&self.data, &step);
+        stepped.map_err(|error| match error.kind() {
+            ErrorKind::JobFailed => self.not_finite(error, self.position.step_in_epoch),
+            _ => error,
+        })?;
+        self.position.step += 1;
+        self.position.step_in_epoch += 1;
+        if self.position.step_in_epoch < steps {
             return Ok(None);
         }
         self.finish_epoch(lr).map(Some)
     }
 
-    fn not_finite(&self, error: Error) -> Error {
-        let position = &self.position;
+    /// Waits for the device, and counts the steps that it has made in the metrics of the running epoch.
+    ///
+    /// # Errors
+    /// `JobFailed` where the loss of one is not a finite number, with epoch and step; those of the kernels.
+    pub fn count(&mut self) -> Result<()> {
+        let StepSums { losses, correct } = self.model.sums()?;
+        let first = self.position.step_in_epoch - losses.len() as u64;
+        for (step, loss) in (first..).zip(losses) {
+            if !loss.is_finite() {
+                return Err(self.not_finite(Error::new(ErrorKind::JobFailed, format!("the loss became {loss}")), step));
+            }
+            let rows = self.places(step).len();
+            self.position.sums.loss += loss * rows as f64;
+            self.position.sums.rows += rows as u64;
+        }
+        self.position.sums.correct += correct;
+        Ok(())
+    }
+
+    fn not_finite(&self, error: Error, step_in_epoch: u64) -> Error {
         error
-            .at("epoch", position.epoch + 1)
-            .at("step", position.step_in_epoch + 1)
+            .at("epoch", self.position.epoch + 1)
+            .at("step", step_in_epoch + 1)
             .hint("lower the learning rate, set `clip_norm = 1.0` under [train], or check the data for outliers")
     }
 
     fn finish_epoch(&mut self, learning_rate: f64) -> Result<Epoch> {
+        self.count()?;
         let has_accuracy = self.train.loss.has_accuracy();
         let Sums { loss, correct, rows } = self.position.sums;
-        let validation =
-            self.validation.as_ref().map(|data| (self.network.evaluate(data, &self.train.loss), data.rows()));
+        let validation = match &self.validation {
+            Some((data, rows)) => Some((self.model.evaluate(data, &self.train.loss)?, *rows)),
+            None => None,
+        };
         if let Some((sums, _)) = &validation
             && !sums.mean().is_finite()
         {
             let error = Error::new(ErrorKind::JobFailed, format!("the validation loss became {}", sums.mean()));
-            return Err(self.not_finite(error));
+            return Err(self.not_finite(error, self.position.step_in_epoch));
         }
         // A class counts once for each row, a binary target once for each output.
-        let answers = if self.train.loss.is_classification() { 1 } else { self.network.outputs() as u64 };
+        let answers = if self.train.loss.is_classification() { 1 } else { self.outputs as u64 };
         let accuracy = |correct: u64, rows: u64| has_accuracy.then(|| correct as f64 / (rows * answers) as f64);
         let seconds = self.began.0.elapsed().as_secs_f64();
         let epoch = Epoch {
@@ -215,44 +238,53 @@ impl Trainer {
         self.position.epoch += 1;
         self.position.step_in_epoch = 0;
         self.position.sums = Sums::default();
-        self.judge(epoch.validation_loss.unwrap_or(epoch.loss));
+        self.judge(epoch.validation_loss.unwrap_or(epoch.loss))?;
         self.began = (Instant::now(), 0);
-        self.order = self.order_of_epoch();
+        self.begin_epoch()?;
         Ok(epoch)
     }
 
     /// Remembers the best epoch, and ends the job where nothing has improved for long.
-    fn judge(&mut self, value: f64) {
+    fn judge(&mut self, value: f64) -> Result<()> {
         let early = self.train.early_stopping.as_ref();
         if early.is_none() && self.train.keep == Keep::Last {
-            return;
+            return Ok(());
         }
         let min_delta = early.map_or(0.0, |early| early.min_delta);
         let best = match self.position.best {
             Some(best) if value >= best.value - min_delta => Best { stale: best.stale + 1, ..best },
             _ => {
                 if self.train.keep == Keep::Best {
-                    self.best = self.network.weights().map(|(name, t)| (name.to_string(), t)).collect();
+                    self.best = self.model.weights()?;
                 }
                 Best { epoch: self.position.epoch, value, stale: 0 }
             }
         };
         self.position.best = Some(best);
         self.position.stopped = early.is_some_and(|early| best.stale >= early.patience);
+        Ok(())
     }
 
     /// Everything needed to go on elsewhere.
-    #[must_use]
-    pub fn checkpoint(&self) -> Checkpoint {
+    ///
+    /// # Errors
+    /// As [`count`](Self::count).
+    pub fn checkpoint(&mut self) -> Result<Checkpoint> {
+        self.count()?;
         let mut tensors = BTreeMap::new();
-        tensors.extend(self.network.weights().map(|(name, t)| (format!("model.{name}"), t)));
+        tensors.extend(self.model.weights()?.into_iter().map(|(name, t)| (format!("model.{name}"), t)));
         if self.position.step > 0 {
-            let state = self.network.optimizer_state(&self.train);
-            tensors.extend(state.map(|(name, t)| (format!("optimizer.{name}"), t)));
+            let state = self.model.optimizer_state(&self.train)?;
+            tensors.extend(state.into_iter().map(|(name, t)| (format!("optimizer.{name}"), t)));
         }
-        tensors.extend(self.best.iter().map(|(name, t): (&String, &Tensor)| (format!("best.{name}"), t.clone())));
-        Checkpoint { position: Position { numerics: numerics::class().into(), ..self.position.clone() }, tensors }
+        tensors.extend(self.best.iter().map(|(name, t)| (format!("best.{name}"), t.clone())));
+        Ok(Checkpoint { position: Position { numerics: self.numerics.clone(), ..self.position.clone() }, tensors })
     }
+}
+
+/// Outputs of a model for one row.
+pub(crate) fn outputs(plan: &[Planned]) -> usize {
+    plan.last().map_or(0, Planned::width)
 }
 
 /// Checks that rows fit the model.
@@ -267,9 +299,8 @@ pub(crate) fn check_inputs(data: &Dataset, model: &Architecture) -> Result<()> {
 }
 
 /// Checks that data fit the model and the loss.
-pub(crate) fn check_data(data: &Dataset, model: &Architecture, network: &Network, loss: &Loss) -> Result<()> {
+pub(crate) fn check_data(data: &Dataset, model: &Architecture, outputs: usize, loss: &Loss) -> Result<()> {
     check_inputs(data, model)?;
-    let outputs = network.outputs();
     match &data.y {
         Target::Classes(classes) if loss.is_classification() => {
             if let Some(wrong) = classes.iter().find(|class| !(0..outputs as i64).contains(class)) {

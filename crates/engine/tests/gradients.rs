@@ -3,8 +3,6 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::{collections::BTreeMap, path::Path};
-
 use outboard_core::{
     Layer,
     job::{Loss, Train},
@@ -15,36 +13,12 @@ use outboard_engine::{
     loss::Targets,
     network::{Network, StepPlan},
 };
-use outboard_protocol::{Dataset, Target, Tensor, Tensors, initial};
-use safetensors::{Dtype, SafeTensors};
+use outboard_protocol::{Dataset, Target, Tensors, initial};
 use serde::Deserialize;
 
-#[derive(Deserialize)]
-struct Case {
-    layers: Vec<Layer>,
-    loss: Loss,
-    seed: String,
-    step: u64,
-    loss64: f64,
-    error32: BTreeMap<String, f64>,
-}
+mod common;
 
-/// `‖a - b‖ / ‖b‖`.
-fn error(found: &[f32], right: &[f64]) -> f64 {
-    assert_eq!(found.len(), right.len());
-    let difference: f64 = found.iter().zip(right).map(|(&a, b)| (f64::from(a) - b).powi(2)).sum();
-    (difference / right.iter().map(|b| b * b).sum::<f64>()).sqrt()
-}
-
-fn doubles(file: &SafeTensors<'_>, name: &str) -> Vec<f64> {
-    let view = file.tensor(name).unwrap();
-    assert_eq!(view.dtype(), Dtype::F64);
-    view.data().chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect()
-}
-
-fn floats(data: &[u8]) -> Vec<f32> {
-    data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
-}
+use common::{Made, judge_all};
 
 struct Batch {
     model: Architecture,
@@ -75,78 +49,18 @@ impl Batch {
 
 #[test]
 fn agree_with_pytorch() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors/gradients");
-    let (mut checked, mut evaluated) = (0, 0);
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-        let bytes = std::fs::read(&path).unwrap();
-        let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
-        let case: Case = serde_json::from_str(&metadata.metadata().as_ref().unwrap()["case"]).unwrap();
-        let file = SafeTensors::deserialize(&bytes).unwrap();
-
-        let x = file.tensor("x").unwrap();
-        let y = file.tensor("y").unwrap();
-        let rows = x.shape()[0];
-        let y = match y.dtype() {
-            Dtype::I64 => {
-                Target::Classes(y.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap())).collect())
-            }
-            _ => Target::Values { outputs: y.data().len() / 4 / rows, values: floats(y.data()).into() },
-        };
-        let model = Architecture { layers: case.layers, input: x.shape()[1..].to_vec() };
-        let plan = layer::plan(&model.layers, &model.input).unwrap();
-        let seed: u64 = case.seed.parse().unwrap();
-        let parameters = plan.iter().flat_map(|layer| &layer.parameters);
-        let weights: Tensors = parameters
-            .map(|p| {
-                let view = file.tensor(&format!("param.{}", p.name)).unwrap();
-                // Counts of batches are integers.
-                let data = if view.dtype() == Dtype::I64 { vec![0.0] } else { floats(view.data()) };
-                (p.name.clone(), Tensor { shape: p.shape.clone(), data })
-            })
-            .collect();
-        assert_eq!(weights, initial::weights(&plan, seed), "{name}: initial weights");
-
-        let of_rows = file.tensor("weights").ok().map(|weights| floats(weights.data()).into());
-        let batch = Batch {
-            model,
-            data: Dataset { shape: x.shape()[1..].to_vec(), x: floats(x.data()).into(), y, weights: of_rows },
-            weights,
-        };
-        let mut network = batch.network(&case.loss);
-        let plan = StepPlan { step: case.step, seed, update: None, clip_norm: None, clip_value: None };
-        let sums = network.step(rows, &case.loss, batch.targets(), batch.data.weights.as_deref(), &plan).unwrap();
-        assert!(
-            (sums.mean() - case.loss64).abs() <= 1e-6 * case.loss64.abs(),
-            "{name}: loss {} and {}",
-            sums.mean(),
-            case.loss64
-        );
-        for (parameter, gradient) in network.gradients() {
-            let right = doubles(&file, &format!("grad64.{parameter}"));
-            let (found, gate) = (error(&gradient.data, &right), (2.0 * case.error32[parameter]).max(1e-6));
-            assert!(found <= gate, "{name}: gradient of {parameter} is off by {found:e}, more than {gate:e}");
-            checked += 1;
-        }
-        let out = network.forward(rows, Some(&plan)).to_vec();
-        assert!(error(&out, &doubles(&file, "out64")) <= 1e-6, "{name}: outputs");
-        if file.tensor("eval64").is_err() {
-            continue;
-        }
-        let out = network.forward(rows, None).to_vec();
-        assert!(error(&out, &doubles(&file, "eval64")) <= 1e-6, "{name}: outputs without dropout");
-        for (statistic, tensor) in network.weights().filter(|(name, _)| name.contains(".running_")) {
-            let right = doubles(&file, &format!("after64.{statistic}"));
-            assert!(error(&tensor.data, &right) <= 1e-6, "{name}: {statistic}");
-            evaluated += 1;
-        }
-        for (count, tensor) in network.weights().filter(|(name, _)| name.ends_with("_tracked")) {
-            assert_eq!(tensor.data, [1.0], "{name}: {count}");
-        }
-    }
-    assert!(evaluated >= 10, "only {evaluated} running statistics were checked");
-    assert!(checked >= 250, "only {checked} gradients were checked");
+    judge_all(|case| {
+        let batch = Batch { model: case.model.clone(), data: case.data.clone(), weights: case.weights.clone() };
+        let (mut network, rows) = (batch.network(&case.loss), batch.data.rows());
+        let plan = StepPlan { step: case.step, seed: case.seed, update: None, clip_norm: None, clip_value: None };
+        let weights = batch.data.weights.as_deref();
+        let sums = network.step(rows, &case.loss, batch.targets(), weights, &plan).unwrap();
+        let gradients = network.gradients().map(|(name, tensor)| (name.to_string(), tensor)).collect();
+        let outputs = network.forward(rows, Some(&plan)).to_vec();
+        let evaluated = network.forward(rows, None).to_vec();
+        let after = network.weights().map(|(name, tensor)| (name.to_string(), tensor)).collect();
+        Made { loss: sums.mean(), gradients, outputs, evaluated, after }
+    });
 }
 
 /// Layers between linear ones, or at the front, with the shape of a row.

@@ -17,6 +17,7 @@ use self::layers::{Layers, Origin};
 use crate::document::{Key, Step, displayed, fit};
 pub use outboard_aws_lambda::Config as AwsLambdaConfig;
 pub use outboard_cpu::Config as CpuConfig;
+pub use outboard_cuda::Config as CudaConfig;
 pub use outboard_http::Config as HttpConfig;
 pub use outboard_plugin::{Isolation, PluginConfig};
 pub use outboard_router::{BudgetConfig, RouterConfig};
@@ -79,6 +80,8 @@ pub struct Providers {
     pub aws_lambda: AwsLambdaConfig,
     /// RunPod's serverless endpoints.
     pub runpod: RunPodConfig,
+    /// This machine's GPUs.
+    pub cuda: CudaConfig,
     /// This machine.
     pub cpu: CpuConfig,
 }
@@ -129,6 +132,10 @@ impl Config {
                 }
             }
         }
+        if !config.providers.cuda.worker.as_os_str().is_empty() {
+            let key = ["providers", "cuda", "worker"].map(|name| Step::Name(name.into()));
+            resolve(key.into_iter().collect(), &mut config.providers.cuda.worker)?;
+        }
         for (name, plugin) in &mut config.plugins {
             let key = |steps: &[&str]| steps.iter().map(|step| Step::Name((*step).into())).collect::<Key>();
             let (table, path) = (key(&["plugins", name]), key(&["plugins", name, "path"]));
@@ -144,7 +151,7 @@ impl Config {
 }
 
 /// The providers that are built in.
-const PROVIDERS: [&str; 4] = ["aws-lambda", "cpu", "http", "runpod"];
+const PROVIDERS: [&str; 5] = ["aws-lambda", "cpu", "cuda", "http", "runpod"];
 
 /// The configuration file: the one that counts, or the one to make in the working directory.
 ///

@@ -9,6 +9,7 @@ use std::{
 use outboard_aws_lambda::AwsLambdaProvider;
 use outboard_core::{ComputeProvider, Error, ErrorKind, Result, code};
 use outboard_cpu::CpuProvider;
+use outboard_cuda::CudaProvider;
 use outboard_http::HttpProvider;
 use outboard_plugin::{Place, PluginConfig, PluginProvider};
 use outboard_runpod::RunPodProvider;
@@ -37,7 +38,7 @@ impl Known {
 
 /// The providers that there are, in order of preference: the local CPU is the last resort.
 pub(crate) fn known(config: &Config) -> Vec<Known> {
-    let Providers { http, aws_lambda, runpod, cpu } = &config.providers;
+    let Providers { http, aws_lambda, runpod, cuda, cpu } = &config.providers;
     let ours = |id: &str, is_used| Known { id: id.into(), key: format!("providers.{id}"), is_used };
     let mut all =
         vec![ours("http", http.enabled), ours("runpod", runpod.is_used()), ours("aws-lambda", aws_lambda.enabled)];
@@ -47,7 +48,7 @@ pub(crate) fn known(config: &Config) -> Vec<Known> {
         key: format!("plugins.{name}"),
         is_used: plugin.enabled,
     }));
-    all.push(ours("cpu", cpu.enabled));
+    all.extend([ours("cuda", cuda.is_used()), ours("cpu", cpu.enabled)]);
     all
 }
 
@@ -59,7 +60,7 @@ pub(crate) fn providers(config: &Config, store: &FolderStore) -> Result<Vec<Arc<
 
 /// One of them.
 pub(crate) fn provider(config: &Config, id: &str, store: &FolderStore) -> Result<Arc<dyn ComputeProvider>> {
-    let Providers { http: for_http, aws_lambda: for_aws_lambda, runpod: for_runpod, cpu } = &config.providers;
+    let Providers { http: for_http, aws_lambda: for_aws_lambda, runpod: for_runpod, cuda, cpu } = &config.providers;
     Ok(match id {
         "http" => standard(Arc::new(HttpProvider::new(for_http, store.clone())?), &http(for_http)),
         "runpod" => {
@@ -70,6 +71,7 @@ pub(crate) fn provider(config: &Config, id: &str, store: &FolderStore) -> Result
             let provider = AwsLambdaProvider::new(for_aws_lambda, store.clone(), bucket(config)?)?;
             standard(Arc::new(provider), &aws_lambda(for_aws_lambda))
         }
+        "cuda" => Arc::new(CudaProvider::new(cuda, &config.home)),
         "cpu" => Arc::new(CpuProvider::new(cpu, store.clone())?),
         name => {
             let plugin = config.plugins.get(name);
@@ -103,9 +105,22 @@ pub(crate) fn recorded(
     Ok((standard(Arc::new(provider), &runpod(keys)), Some(Box::new(move || recording.json()))))
 }
 
-/// Keys of the providers that are not used.
-pub(crate) fn disabled(config: &Config) -> Vec<String> {
-    known(config).into_iter().filter(|known| !known.is_used).map(|known| known.key).collect()
+/// The providers that are not used: the key of each, and how it would be.
+pub(crate) fn disabled(config: &Config) -> Vec<(String, String)> {
+    let unused = known(config).into_iter().filter(|known| !known.is_used).map(|known| known.key);
+    unused.map(|key| (key.clone(), how(config, &key))).collect()
+}
+
+/// How a provider that is not used would be.
+pub(crate) fn how(config: &Config, key: &str) -> String {
+    match key {
+        "providers.runpod" => "not set up: set its key and `endpoints` (docs/runpod.md)".into(),
+        "providers.cuda" if config.providers.cuda.enabled => {
+            let driver = outboard_cuda::gpu::driver();
+            outboard_cuda::diagnosis::of_driver(&driver).map_or_else(String::new, |missing| missing.what)
+        }
+        _ => format!("not enabled: set {key}.enabled = true"),
+    }
 }
 
 /// Where plugins find the store, which is in the folder `home`, and the programs that they start.

@@ -21,5 +21,5 @@ pub use options::{Options, main};
 pub use runner::Runner;
 pub use server::{Server, ServerConfig, Tls, serve};
 pub use supervisor::{Supervisor, TaskProgram};
-pub use task::serve_stdio;
+pub use task::{serve_stdio, serve_stdio_on};
 pub use token::Token;

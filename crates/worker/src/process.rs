@@ -62,11 +62,12 @@ pub(crate) struct Process {
 
 impl Process {
     /// Starts one and waits until it is ready.
-    pub(crate) async fn start(program: &TaskProgram) -> Result<Self> {
+    pub(crate) async fn start(program: &TaskProgram, variables: &[(&str, String)]) -> Result<Self> {
         let shown = program.program.display();
         let unhealthy = |what: &str| Error::new(ErrorKind::WorkerUnhealthy, format!("the task process {shown} {what}"));
         let mut child = Command::new(&program.program)
             .args(&program.args)
+            .envs(variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -38,6 +38,7 @@ pub(crate) const STOPPING: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Supervisor {
     program: TaskProgram,
+    variables: Vec<(&'static str, String)>,
     process: Mutex<Option<Process>>,
     pid: StdMutex<Option<u32>>,
     /// What each task is told: found when the process was started.
@@ -48,7 +49,15 @@ impl Supervisor {
     /// A supervisor of `program`, not yet started.
     #[must_use]
     pub fn new(program: TaskProgram) -> Self {
-        Self { program, process: Mutex::default(), pid: StdMutex::default(), warnings: StdMutex::default() }
+        let (process, pid, warnings) = Default::default();
+        Self { program, variables: Vec::new(), process, pid, warnings }
+    }
+
+    /// The same, with variables for the environment of the task process beside those of this one.
+    #[must_use]
+    pub fn with_variables(mut self, variables: Vec<(&'static str, String)>) -> Self {
+        self.variables = variables;
+        self
     }
 
     /// Starts the task process, if there is none, and says what it is.
@@ -81,7 +90,7 @@ impl Supervisor {
             return Ok((process, true));
         }
         *self.warnings.lock().unwrap_or_else(PoisonError::into_inner) = preflight::check()?;
-        let process = Process::start(&self.program).await?;
+        let process = Process::start(&self.program, &self.variables).await?;
         self.note(process.id());
         tracing::debug!(pid = process.id(), device = process.hello.device, "task process started");
         Ok((process, false))

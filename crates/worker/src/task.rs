@@ -17,7 +17,7 @@ use outboard_core::{
     error::{Error, ErrorKind, Result, Retry},
     task::{OperationKind, Timings},
 };
-use outboard_engine::{Blobs, execute, numerics};
+use outboard_engine::{Blobs, Cpu, Kernels, execute_on};
 use outboard_protocol::{
     Envelope, PROTOCOL_VERSION, TaskResult,
     envelope::{Ending, Failure},
@@ -37,8 +37,30 @@ pub fn serve_stdio(store: FolderStore, threads: usize) -> Result<()> {
         ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("outboard-task-{i}")).build().map_err(
             |e| Error::new(ErrorKind::Unexpected, "cannot start the threads of the task process").because(e),
         )?;
-    let task = Arc::new(TaskProcess { store, running: Mutex::default() });
-    say(&Reply::Hello(hello(&pool)));
+    let threads = pool.current_num_threads();
+    let noun = if threads == 1 { "thread" } else { "threads" };
+    let device = format!("{} CPU, {threads} {noun}", std::env::consts::ARCH);
+    serve_stdio_on(Cpu, device, store, &pool)
+}
+
+/// As [`serve_stdio`], with kernels of one's own, used on the threads of `pool`. `device` says in words what they compute
+/// on.
+///
+/// # Errors
+/// As [`serve_stdio`].
+pub fn serve_stdio_on(
+    kernels: impl Kernels + Send + Sync + 'static,
+    device: String,
+    store: FolderStore,
+    pool: &ThreadPool,
+) -> Result<()> {
+    say(&Reply::Hello(Hello {
+        protocol: PROTOCOL_VERSION,
+        device,
+        numerics: kernels.numerics().into(),
+        layers: outboard_engine::LAYERS.map(String::from).to_vec(),
+    }));
+    let task = Arc::new(TaskProcess { kernels, store, running: Mutex::default() });
     let mut input = std::io::stdin().lock();
     let mut line = Vec::new();
     loop {
@@ -54,21 +76,10 @@ pub fn serve_stdio(store: FolderStore, threads: usize) -> Result<()> {
             return Err(Error::new(ErrorKind::PayloadTooLarge, message));
         }
         match Request::read(&line) {
-            Ok(Request::Run(envelope)) => task.start(*envelope, &pool),
+            Ok(Request::Run(envelope)) => task.start(*envelope, pool),
             Ok(Request::Stop(key)) => task.stop(&key),
             Err(error) => say(&Reply::Refused((&error).into())),
         }
-    }
-}
-
-fn hello(pool: &ThreadPool) -> Hello {
-    let threads = pool.current_num_threads();
-    let noun = if threads == 1 { "thread" } else { "threads" };
-    Hello {
-        protocol: PROTOCOL_VERSION,
-        device: format!("{} CPU, {threads} {noun}", std::env::consts::ARCH),
-        numerics: numerics::class().into(),
-        layers: outboard_engine::LAYERS.map(String::from).to_vec(),
     }
 }
 
@@ -84,7 +95,8 @@ fn say(reply: &Reply) {
     }
 }
 
-struct TaskProcess {
+struct TaskProcess<K> {
+    kernels: K,
     store: FolderStore,
     running: Mutex<Option<Running>>,
 }
@@ -94,7 +106,7 @@ struct Running {
     stop: Arc<AtomicBool>,
 }
 
-impl TaskProcess {
+impl<K: Kernels + Send + Sync + 'static> TaskProcess<K> {
     fn start(self: &Arc<Self>, envelope: Envelope, pool: &ThreadPool) {
         let stop = Arc::new(AtomicBool::new(false));
         {
@@ -109,7 +121,7 @@ impl TaskProcess {
         say(&Reply::Alive(true));
         let process = self.clone();
         pool.spawn(move || {
-            let result = run(&envelope, &process.store, &stop, &say);
+            let result = run(&process.kernels, &envelope, &process.store, &stop, &say);
             *process.running.lock().unwrap_or_else(PoisonError::into_inner) = None;
             say(&Reply::Result(Box::new(result)));
         });
@@ -125,7 +137,13 @@ impl TaskProcess {
 }
 
 /// Runs a task on the threads of the current pool. `say` hears what happens on the way. A panic is a result too.
-pub(crate) fn run(envelope: &Envelope, store: &FolderStore, stop: &AtomicBool, say: &dyn Fn(&Reply)) -> TaskResult {
+pub(crate) fn run(
+    kernels: &impl Kernels,
+    envelope: &Envelope,
+    store: &FolderStore,
+    stop: &AtomicBool,
+    say: &dyn Fn(&Reply),
+) -> TaskResult {
     let task = &envelope.task;
     let blobs = TaskBlobs { store, say, loading: Mutex::default() };
     let began = Instant::now();
@@ -133,7 +151,7 @@ pub(crate) fn run(envelope: &Envelope, store: &FolderStore, stop: &AtomicBool, s
         if stop.load(Ordering::Relaxed) && task.operation.kind() != OperationKind::Train {
             return Err(Error::new(ErrorKind::Cancelled, "the task was cancelled"));
         }
-        execute(&task.operation, &blobs, stop, &mut |event: Event| say(&Reply::Event(event)))
+        execute_on(kernels, &task.operation, &blobs, stop, &mut |event: Event| say(&Reply::Event(event)))
     }));
     let total = began.elapsed();
     let load = *blobs.loading.lock().unwrap_or_else(PoisonError::into_inner);

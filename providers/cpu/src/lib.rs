@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod provider;
+pub mod tasks;
 
 pub use config::Config;
 pub use provider::CpuProvider;

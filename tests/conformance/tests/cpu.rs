@@ -12,43 +12,43 @@ use outboard_wrappers::{
 
 mod common;
 
-use common::CpuFixture;
+use common::LocalFixture;
 
 /// All but: unclaimed layers, unclaimed operations (it has all), a restarted client, secrets (it has none).
 const PASSED: usize = 29;
 
 #[tokio::test]
 async fn bare() {
-    run_all(&CpuFixture::new(|cpu| cpu)).await.assert_passed(PASSED);
+    run_all(&LocalFixture::new(|cpu| cpu)).await.assert_passed(PASSED);
 }
 
 #[tokio::test]
 async fn timeout() {
-    let fixture = CpuFixture::new(|cpu| Arc::new(TimeoutProvider::new(cpu, TimeoutSettings::default())));
+    let fixture = LocalFixture::new(|cpu| Arc::new(TimeoutProvider::new(cpu, TimeoutSettings::default())));
     run_all(&fixture).await.assert_passed(PASSED);
 }
 
 #[tokio::test]
 async fn rate_limit() {
-    let fixture = CpuFixture::new(|cpu| Arc::new(RateLimitProvider::new(cpu, rates())));
+    let fixture = LocalFixture::new(|cpu| Arc::new(RateLimitProvider::new(cpu, rates())));
     run_all(&fixture).await.assert_passed(PASSED);
 }
 
 #[tokio::test]
 async fn retry() {
-    let fixture = CpuFixture::new(|cpu| Arc::new(RetryProvider::new(cpu, RetrySettings::default())));
+    let fixture = LocalFixture::new(|cpu| Arc::new(RetryProvider::new(cpu, RetrySettings::default())));
     run_all(&fixture).await.assert_passed(PASSED);
 }
 
 #[tokio::test]
 async fn metrics() {
-    let fixture = CpuFixture::new(|cpu| Arc::new(MetricsProvider::new(cpu)));
+    let fixture = LocalFixture::new(|cpu| Arc::new(MetricsProvider::new(cpu)));
     run_all(&fixture).await.assert_passed(PASSED);
 }
 
 #[tokio::test]
 async fn all_wrappers() {
-    let fixture = CpuFixture::new(|cpu| standard(cpu, &Settings { rate_limit: rates(), ..Settings::default() }));
+    let fixture = LocalFixture::new(|cpu| standard(cpu, &Settings { rate_limit: rates(), ..Settings::default() }));
     run_all(&fixture).await.assert_passed(PASSED);
 }
 

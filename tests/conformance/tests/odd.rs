@@ -9,12 +9,12 @@ use outboard_conformance::run_all;
 mod common;
 
 use common::{
-    CpuFixture,
+    LocalFixture,
     odd::{LOGGED_SECRET, Odd, Oddity, SECRET},
 };
 
-fn fixture(oddity: Oddity) -> CpuFixture {
-    let mut fixture = CpuFixture::new(move |cpu| Arc::new(Odd::new(cpu, oddity)));
+fn fixture(oddity: Oddity) -> LocalFixture {
+    let mut fixture = LocalFixture::new(move |cpu| Arc::new(Odd::new(cpu, oddity)));
     fixture.secrets = vec![if oddity == Oddity::Logs { LOGGED_SECRET } else { SECRET }.into()];
     fixture
 }
@@ -31,7 +31,7 @@ async fn a_provider_that_can_do_less_passes_fewer_cases() {
 
 #[tokio::test]
 async fn a_provider_that_outlives_its_clients_passes_one_more_case() {
-    let mut fixture = CpuFixture::new(|cpu| cpu);
+    let mut fixture = LocalFixture::new(|cpu| cpu);
     fixture.only = Some(OnceLock::new());
     run_all(&fixture).await.assert_passed(30);
 }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::{
-    model::Model,
+    model::{Goals, Model},
     peer::{FirstStep, Peer},
 };
 
@@ -17,6 +17,8 @@ const STARTS: usize = 5;
 pub(super) struct Measurements {
     /// What was trained.
     pub(super) model: Model,
+    /// What should be reached.
+    pub(super) goals: Goals,
     /// Runs, by setting.
     pub(super) settings: Vec<Setting>,
     /// Our starts.
@@ -52,6 +54,7 @@ impl Measurements {
     /// Starts the peers and measures for some minutes, telling the terminal how far it is.
     pub(super) fn take(
         model: Model,
+        goals: Goals,
         ours: &mut Command,
         pytorch: &mut Command,
         rounds: u32,
@@ -68,7 +71,7 @@ impl Measurements {
         drop(peers);
 
         eprintln!("{STARTS} starts");
-        let mut measurements = Self { model, settings, our_starts: Vec::new(), pytorch_starts: Vec::new() };
+        let mut measurements = Self { model, goals, settings, our_starts: Vec::new(), pytorch_starts: Vec::new() };
         let [ours, pytorch] = [ours, pytorch].map(|peer| peer.args(["--first-step", model.name()]));
         for _ in 0..STARTS {
             measurements.our_starts.push(FirstStep::measure(ours)?);

@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde_json::Value;
 
 use super::outcome::Outcome;
-use crate::{command, workspace::Workspace};
+use crate::{command, libtorch, workspace::Workspace};
 
 /// The licences that we accept, by SPDX identifier; one with an exception is an entry of its own.
 const ALLOWED: [&str; 10] = [
@@ -23,13 +23,17 @@ const ALLOWED: [&str; 10] = [
     "Zlib",
 ];
 
-/// Checks all dependencies, of all platforms.
+/// Checks all dependencies, of all platforms, those of the worker on libtorch too.
 pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
-    let metadata = command::stdout(&mut workspace.cargo("metadata --quiet --format-version=1 --all-features"))?;
-    let metadata: Value = serde_json::from_str(&metadata)?;
-    let packages = metadata["packages"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let problems: Vec<_> = packages.iter().filter_map(problem).collect();
-    println!("{} packages", packages.len());
+    let mut problems = Vec::new();
+    for manifest in ["Cargo.toml", libtorch::MANIFEST] {
+        let metadata = "metadata --quiet --format-version=1 --all-features --manifest-path";
+        let metadata = command::stdout(workspace.cargo(metadata).arg(manifest))?;
+        let metadata: Value = serde_json::from_str(&metadata)?;
+        let packages = metadata["packages"].as_array().map(Vec::as_slice).unwrap_or_default();
+        problems.extend(packages.iter().filter_map(problem));
+        println!("{manifest}: {} packages", packages.len());
+    }
     Ok(Outcome::problems(&problems))
 }
 

@@ -67,6 +67,9 @@ fn suite_of(package: &Path, target: &str) -> Suite {
         (Some("crates/store"), "bucket") | (Some("crates/worker"), "courier") => Suite::Store,
         (Some("tests/conformance" | "tests/e2e"), target) if target.starts_with("runpod") => Suite::Runpod,
         (Some("tests/conformance" | "tests/e2e"), target) if target.starts_with("aws") => Suite::Aws,
+        (Some("tests/conformance" | "tests/e2e" | "crates/runtime"), target) if target.starts_with("cuda") => {
+            Suite::Cuda
+        }
         (Some("tests/e2e"), _) => Suite::E2e,
         _ => Suite::Unit,
     }
@@ -109,6 +112,7 @@ mod tests {
         assert_eq!(suite("crates/store", "outboard_store"), Suite::Unit);
         assert_eq!(suite("tests/e2e", "runpod_drills"), Suite::Runpod);
         assert_eq!(suite("tests/conformance", "aws_lambda"), Suite::Aws);
+        assert_eq!(suite("crates/runtime", "cuda_curves"), Suite::Cuda);
         assert_eq!(suite("tests/conformance", "cpu"), Suite::Unit);
         assert_eq!(suite("tests/e2e", "resume"), Suite::E2e);
     }

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::{Suite, outcome::Outcome, output::PythonTests, programs};
 use crate::{
-    command, postgres, python, tools,
+    command, libtorch, postgres, python, tools,
     workspace::{WORKER, Workspace},
 };
 
@@ -179,6 +179,21 @@ pub(super) fn examples(workspace: &Workspace) -> Result<Outcome> {
 
 pub(super) fn vectors(workspace: &Workspace) -> Result<Outcome> {
     check(python::python(workspace)?.args(["tests/vectors/generate.py", "--check"]))
+}
+
+/// The worker on libtorch is a workspace of its own, so that the suites before don't meet it.
+pub(super) fn cuda(workspace: &Workspace) -> Result<Outcome> {
+    let cargo = |subcommand: &str| libtorch::cargo(workspace, subcommand);
+    let mut outcome = check(workspace.cargo("fmt --check --manifest-path").arg(libtorch::MANIFEST))?;
+    outcome.add(check(cargo("clippy --quiet --all-targets")?.args(["--", "-D", "warnings"]))?);
+    outcome.add(check(cargo("doc --quiet --no-deps")?.env("RUSTDOCFLAGS", "-D warnings"))?);
+    outcome.add(programs::cargo_tests(cargo("test --no-fail-fast")?.args(["--", "--show-output"]))?);
+    command::run(&mut cargo("build --quiet --bin outboard-cuda-worker")?)?;
+    let worker = workspace.target.join("debug/outboard-cuda-worker").with_extension(env::consts::EXE_EXTENSION);
+    outcome.add(programs::run(workspace, Suite::Cuda, |tests| {
+        tests.env("OUTBOARD_CUDA_WORKER", &worker);
+    })?);
+    Ok(outcome)
 }
 
 pub(super) fn python(workspace: &Workspace) -> Result<Outcome> {

@@ -41,6 +41,37 @@ means "Lambda was asked for a dry run: the credentials, the region, the function
 see "`aws lambda invoke --invocation-type DryRun --function-name NAME /dev/null` asks the same.";
 fix "Make the function with `outboard aws package` and `outboard aws deploy`; check `region`, `function`, `qualifier` and the credentials.";
 
+CUDA_DRIVER = "OB-CUDA-DRIVER": "Whether the NVIDIA driver will do";
+means "The driver was asked for its version and the newest CUDA that it runs. Libtorch 2.13.0 needs CUDA 13.0.";
+see "`nvidia-smi` prints both in its first lines.";
+fix "Install NVIDIA's driver 580 or newer. Without a GPU nothing is to be done: jobs pass the provider over.";
+
+CUDA_GPU = "OB-CUDA-GPU": "What GPU there is";
+means "Its memory, what of it is free, its compute capability and the power that it may draw, as the driver says.";
+see "`nvidia-smi -L` lists the GPUs.";
+fix "Free memory that other programs hold, or name other devices in `providers.cuda.devices`.";
+
+CUDA_WORKER = "OB-CUDA-WORKER": "Whether the worker on libtorch is built";
+means "Each GPU has a worker of its own, a program that is built against libtorch.";
+see "The check names the file.";
+fix "Run `outboard cuda install` in a checkout of Outboard, or set `providers.cuda.worker`.";
+
+CUDA_START = "OB-CUDA-START": "Whether the worker starts";
+means "The worker was started on each device. One that finds no libtorch, or another than it was built against, or one without CUDA, \
+    ends at once.";
+see "The check names what is missing; `ldd` on the worker lists the libraries that it finds.";
+fix "Run `outboard cuda install`, with `--rebuild` after libtorch has changed.";
+
+CUDA_NUMERICS = "OB-CUDA-NUMERICS": "Whether the device follows the CPU engine's curve";
+means "With `--bench` the same jobs ran on both. The loss of each epoch must be within 1e-3 of the other's.";
+see "The check tells the largest difference; cuda-report.json has all of them.";
+fix "Set `bf16` and `tf32` of `[providers.cuda]` to false. If it stays, send us the report.";
+
+CUDA_SPEED = "OB-CUDA-SPEED": "Whether the device is faster than the CPU";
+means "With `--bench` the same jobs ran on both. A GPU should be at least five times as fast.";
+see "The check tells both in samples per second; cuda-report.json has start and transfers too.";
+fix "Use larger batches: a GPU needs them. If it stays, send us the report.";
+
 LIVE_TASK = "OB-LIVE-TASK": "Whether a real task comes to its end";
 means "With `--live` one small model is trained there for one epoch, reserved and charged like any other task.";
 see "The check tells the phases and what was charged; `outboard jobs` lists it.";

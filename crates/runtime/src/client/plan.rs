@@ -33,8 +33,8 @@ pub struct JobPlan {
 pub struct Providers {
     /// Those that are enabled.
     pub enabled: Vec<Candidate>,
-    /// The keys of the others, such as `providers.http`.
-    pub disabled: Vec<String>,
+    /// The keys of the others, such as `providers.http`, and why each is not used.
+    pub disabled: Vec<(String, String)>,
     /// When they were asked: milliseconds since 1970, UTC.
     pub now: u64,
     /// What they can't promise, as they are configured.

@@ -65,6 +65,7 @@ fn defaults_need_no_file() {
                 http: HttpConfig::default(),
                 aws_lambda: AwsLambdaConfig::default(),
                 runpod: RunPodConfig::default(),
+                cuda: CudaConfig::default(),
                 cpu: CpuConfig { enabled: true, threads: 0 },
             },
             plugins: BTreeMap::new(),

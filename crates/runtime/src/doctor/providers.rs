@@ -20,7 +20,8 @@ use crate::{
 /// What is to be said of one provider.
 pub(super) async fn examine(config: &Arc<Config>, known: &Known, store: &FolderStore) -> Vec<Finding> {
     let id = known.id.as_str();
-    if !known.is_used {
+    // The checks of `cuda` say why it isn't used.
+    if !known.is_used && !(id == "cuda" && config.providers.cuda.enabled) {
         return vec![Finding::fail(code::NOT_SET_UP, id, "it is not set up, or not enabled", how(&known.key))];
     }
     let providers = &config.providers;
@@ -31,6 +32,7 @@ pub(super) async fn examine(config: &Arc<Config>, known: &Known, store: &FolderS
             return found;
         }
         "http" => outboard_http::examine(&providers.http).await,
+        "cuda" => outboard_cuda::examine(&providers.cuda, &config.home).await,
         "aws-lambda" => outboard_aws_lambda::examine(&providers.aws_lambda).await,
         _ => Vec::new(),
     };

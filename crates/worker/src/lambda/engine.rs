@@ -16,6 +16,7 @@ use outboard_core::{
     error::{Error, ErrorKind, Result},
     task::OperationKind,
 };
+use outboard_engine::Cpu;
 use outboard_protocol::{Envelope, TaskResult, envelope::Ending};
 use outboard_store::FolderStore;
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -111,7 +112,7 @@ impl Runner for Bounded<'_> {
         self.engine.pool().spawn(move || {
             // Nobody listens any more once the task was abandoned.
             let say = |reply: &Reply| drop(sender.send(reply.clone()));
-            let result = task::run(&work, &store, &stopped, &say);
+            let result = task::run(&Cpu, &work, &store, &stopped, &say);
             say(&Reply::Result(Box::new(result)));
         });
         let mut stop = pin!(stop.fuse());

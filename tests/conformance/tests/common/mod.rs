@@ -1,7 +1,8 @@
-//! The `cpu` provider, bare or wrapped.
+//! The providers of this machine, bare or wrapped.
 
 use std::{
     fs,
+    path::Path,
     sync::{Arc, OnceLock},
 };
 
@@ -16,11 +17,14 @@ pub(crate) mod odd;
 
 use odd::{Odd, Oddity};
 
+type Make = Box<dyn Fn(&Path, &FolderStore) -> Arc<dyn ComputeProvider> + Send + Sync>;
 type Wrap = Box<dyn Fn(Arc<dyn ComputeProvider>) -> Arc<dyn ComputeProvider> + Send + Sync>;
 
-pub(crate) struct CpuFixture {
+pub(crate) struct LocalFixture {
     folder: TempDir,
     store: FolderStore,
+    numerics: String,
+    make: Make,
     wrap: Wrap,
     /// Names what must not be said.
     pub(crate) secrets: Vec<String>,
@@ -28,27 +32,43 @@ pub(crate) struct CpuFixture {
     pub(crate) only: Option<OnceLock<Arc<dyn ComputeProvider>>>,
 }
 
-impl CpuFixture {
+impl LocalFixture {
+    /// Of `cpu`.
+    #[allow(dead_code, reason = "not every test file uses it")]
     pub(crate) fn new(
+        wrap: impl Fn(Arc<dyn ComputeProvider>) -> Arc<dyn ComputeProvider> + Send + Sync + 'static,
+    ) -> Self {
+        let config = Config { enabled: true, threads: 1 };
+        Self::of(
+            outboard_engine::numerics::class(),
+            move |_, store| Arc::new(CpuProvider::new(&config, store.clone()).unwrap()),
+            wrap,
+        )
+    }
+
+    /// Of a provider whose data lie in a folder, in the store there.
+    pub(crate) fn of(
+        numerics: &str,
+        make: impl Fn(&Path, &FolderStore) -> Arc<dyn ComputeProvider> + Send + Sync + 'static,
         wrap: impl Fn(Arc<dyn ComputeProvider>) -> Arc<dyn ComputeProvider> + Send + Sync + 'static,
     ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = FolderStore::open(folder.path()).unwrap();
-        Self { folder, store, wrap: Box::new(wrap), secrets: vec![], only: None }
+        let (numerics, make, wrap) = (numerics.into(), Box::new(make), Box::new(wrap));
+        Self { folder, store, numerics, make, wrap, secrets: vec![], only: None }
     }
 
-    fn cpu(&self) -> Arc<dyn ComputeProvider> {
-        let config = Config { enabled: true, threads: 1 };
-        Arc::new(CpuProvider::new(&config, self.store.clone()).unwrap())
+    fn bare(&self) -> Arc<dyn ComputeProvider> {
+        (self.make)(self.folder.path(), &self.store)
     }
 }
 
 #[async_trait]
-impl Fixture for CpuFixture {
+impl Fixture for LocalFixture {
     async fn provider(&self) -> Arc<dyn ComputeProvider> {
         match &self.only {
-            Some(only) => only.get_or_init(|| (self.wrap)(self.cpu())).clone(),
-            None => (self.wrap)(self.cpu()),
+            Some(only) => only.get_or_init(|| (self.wrap)(self.bare())).clone(),
+            None => (self.wrap)(self.bare()),
         }
     }
 
@@ -57,7 +77,7 @@ impl Fixture for CpuFixture {
     }
 
     fn numerics(&self) -> String {
-        outboard_engine::numerics::class().into()
+        self.numerics.clone()
     }
 
     fn secrets(&self) -> Vec<String> {
@@ -65,7 +85,7 @@ impl Fixture for CpuFixture {
     }
 
     fn remembers_tasks(&self) -> Possible<()> {
-        self.only.as_ref().map(drop).ok_or("tasks of the cpu provider end with its process")
+        self.only.as_ref().map(drop).ok_or("tasks on this machine end with their provider's process")
     }
 
     fn corrupt(&self, blob: &Digest) -> Possible<()> {
@@ -74,6 +94,6 @@ impl Fixture for CpuFixture {
     }
 
     async fn losing_a_reply(&self) -> Possible<Arc<dyn ComputeProvider>> {
-        Ok((self.wrap)(Arc::new(Odd::new(self.cpu(), Oddity::LosesFirstReply))))
+        Ok((self.wrap)(Arc::new(Odd::new(self.bare(), Oddity::LosesFirstReply))))
     }
 }

@@ -1,0 +1,16 @@
+#![doc = include_str!("../README.md")]
+
+mod data;
+mod device;
+mod dropout;
+mod encoder;
+mod error;
+mod layers;
+mod loss;
+mod model;
+mod optimizer;
+mod parameters;
+
+pub use data::Data;
+pub use device::{Choice, LIBTORCH, Libtorch};
+pub use model::TorchModel;
