@@ -52,6 +52,26 @@ fn a_new_c_plugin_passes_the_suite_in_both_places() {
     }
 }
 
+/// With a header of that version: its tables have grown at their ends.
+#[test]
+fn a_plugin_built_for_a_newer_minor_version_passes_the_suite() {
+    let user = user();
+    let header = fs::read_to_string(repository().join("crates/plugin/include/outboard_plugin.h")).unwrap();
+    let mut newer = header.clone();
+    for (ours, theirs) in [
+        ("#define OUTBOARD_PLUGIN_MINOR 0", "#define OUTBOARD_PLUGIN_MINOR 1"),
+        ("} OutboardPlugin;", "  void (*later)(void);\n} OutboardPlugin;"),
+        ("} OutboardHost;", "  void (*later)(void);\n} OutboardHost;"),
+    ] {
+        assert!(newer.contains(ours), "{ours}");
+        newer = newer.replace(ours, theirs);
+    }
+    user.write("outboard_plugin.h", &newer);
+    let _library = c_example(user.path(), &[&format!("HEADER={}", user.path().display())]);
+    let done = user.run(&["plugin", "check", "libbeside.so"]);
+    assert_eq!(done.stdout.lines().last(), Some(PASSED), "{}\n{}", done.stdout, done.stderr);
+}
+
 #[test]
 fn the_rust_example_passes_the_suite_in_both_places() {
     let user = user();
@@ -245,15 +265,17 @@ fn checkpoint(digest: &str, epoch: u32) -> String {
     ))
 }
 
-/// Trains on the plugin `odd` alone and, where `fallback` says so, on the CPU besides.
-fn train(user: &User, library: &Path, isolation: &str, fallback: bool, output: &str) -> Done {
-    let config = format!(
-        "[plugins.odd]\npath = \"{}\"\nisolation = \"{isolation}\"\ncall_timeout = \"300ms\"\n",
-        library.display()
-    );
+/// Trains on a plugin with this `call`, by somebody who has tried none before.
+fn train(name: &str, call: &str, isolation: &str) -> Done {
+    let user = user();
+    // A call that never returns leaves open whether the task runs, and a process that has ended is started again, until then.
+    user.job(&[("[train]", "[limits]\ndeadline = \"4s\"\n[train]")]);
+    let library = compile(&user, name, &source("", call));
+    let limit = if name == "endless" { "300ms" } else { "20s" };
+    let path = library.display();
+    let config = format!("[plugins.odd]\npath = \"{path}\"\nisolation = \"{isolation}\"\ncall_timeout = \"{limit}\"\n");
     user.write("outboard.toml", &config);
-    let cpu: &[&str] = if fallback { &["--on", "cpu"] } else { &[] };
-    user.run(&[&["train", "job.toml", "--output", output, "--on", "odd"], cpu].concat())
+    user.run(&["train", "job.toml", "--output", "out", "--on", "odd"])
 }
 
 #[test]
@@ -261,7 +283,7 @@ fn a_plugin_that_misbehaves_harms_its_own_task_only() {
     let none = "0".repeat(64);
     let wait = |code: &str| format!("if (is(op, \"wait\")) {{ {code} }}");
     let cases = [
-        ("garbage", wait("return say(out, \"nonsense\");"), "its answer cannot be read"),
+        ("garbage", wait("return say(out, \"nonsense\");"), "answer cannot be read"),
         ("silent", wait("return 7;"), "the plugin gave no answer: status 7"),
         ("huge", wait("say(out, \"{}\"); out->len = (size_t)1 << 40; return 0;"), "an answer of 1099511627776 bytes"),
         ("endless", wait("for (;;) sleep(1);"), "gave no answer within"),
@@ -289,13 +311,9 @@ fn a_plugin_that_misbehaves_harms_its_own_task_only() {
             "the provider says that training ended at epoch 0, but gave no checkpoint",
         ),
     ];
-    let user = user();
-    // A call that never returns leaves open whether the task runs: it is waited for until then.
-    user.job(&[("[train]", "[limits]\ndeadline = \"4s\"\n[train]")]);
     for (name, call, expected) in cases {
-        let library = compile(&user, name, &source("", &call));
         for isolation in ["none", "process"] {
-            let done = train(&user, &library, isolation, false, &format!("{name}-{isolation}"));
+            let done = train(name, &call, isolation);
             assert!(done.code > 0, "{name}, {isolation}: {}", done.stdout);
             assert!(done.stderr.contains(expected), "{name}, {isolation}: {}", done.stderr);
         }
@@ -304,27 +322,20 @@ fn a_plugin_that_misbehaves_harms_its_own_task_only() {
 
 /// In the program's own process it would take it along: what isolation is for.
 #[test]
-fn an_isolated_plugin_may_crash_and_the_job_goes_on() {
+fn an_isolated_plugin_may_crash_and_the_program_lives_on() {
     let cases = [
-        ("crash", "fprintf(stderr, \"my last words\\n\"); abort();", ["signal: 6 (SIGABRT)", "my last words"]),
-        ("stray", "*(volatile int *)8 = 1;", ["signal: 11 (SIGSEGV)", ""]),
-        ("twice", "frees = 2; return say(out, \"{}\");", ["signal: 6 (SIGABRT)", "double free"]),
+        (
+            "crash",
+            "fprintf(stderr, \"my last words\\n\"); abort();",
+            "signal: 6 (SIGABRT); its last words: my last words",
+        ),
+        ("stray", "*(volatile int *)8 = 1;", "signal: 11 (SIGSEGV)"),
+        ("twice", "frees = 2; return say(out, \"{}\");", "signal: 6 (SIGABRT)"),
     ];
-    let user = user();
-    user.job(&[]);
     for (name, code, words) in cases {
-        let library = compile(&user, name, &source("", &format!("if (is(op, \"wait\")) {{ {code} }}")));
-        let done = train(&user, &library, "process", false, &format!("{name}-alone"));
+        let done = train(name, &format!("if (is(op, \"wait\")) {{ {code} }}"), "process");
         assert!(done.code > 0, "{name}: {}", done.stdout);
-        let expected = ["the process of the plugin `odd` has ended: "].into_iter().chain(words);
-        expected.for_each(|part| assert!(done.stderr.contains(part), "{name}: {}", done.stderr));
-        let done = train(&user, &library, "process", true, name);
-        assert_eq!(done.code, 0, "{name}: {}", done.stderr);
-        assert!(
-            done.stderr.contains("odd failed: the process of the plugin `odd` has ended"),
-            "{name}: {}",
-            done.stderr
-        );
-        assert!(user.path().join(name).join("model.safetensors").is_file());
+        let expected = format!("the process of the plugin `odd` has ended: {words}");
+        assert!(done.stderr.contains(&expected), "{name}: {}", done.stderr);
     }
 }
