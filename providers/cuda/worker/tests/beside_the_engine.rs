@@ -119,8 +119,12 @@ fn sixteen_bits_follow_from_afar() {
 fn a_loss_that_is_no_number_is_told_with_its_step() {
     let (train, data) = (train(json!({"optimizer": {"type": "sgd", "lr": 1e20}})), data(false, false));
     let [found, right] = [run(&libtorch(false), &train, &data), run(&Cpu, &train, &data)].map(Result::unwrap_err);
-    assert_eq!(found.kind(), ErrorKind::JobFailed);
-    assert_eq!((found.kind(), found.context()), (right.kind(), right.context()));
+    for error in [found, right] {
+        assert_eq!(error.kind(), ErrorKind::JobFailed);
+        // Of four steps; where sums overflow depends on their order.
+        let [(_, epoch), (_, step)] = error.context() else { panic!("{error:?}") };
+        assert!(epoch == "1" && (step == "2" || step == "3"), "epoch {epoch}, step {step}");
+    }
 }
 
 #[test]
