@@ -110,13 +110,13 @@ async fn one(provider: &PluginProvider, operation: &Operation, i: usize) {
     let task = Task { attempt: key.clone(), key, job: "memory".into(), operation: operation.clone(), limit: None };
     let id = provider.submit(&task).await.unwrap();
     assert_eq!(provider.submit(&task).await.unwrap(), id);
-    if i % CANCELLED == 0 {
+    if i.is_multiple_of(CANCELLED) {
         assert_eq!(provider.cancel(&id).await.unwrap(), Cancelled::Stopped);
     }
     let state = provider.follow(&id, std::future::pending(), |_| {}).await.unwrap();
     match state.phase {
         Phase::Finished(Outcome::Evaluate(metrics)) => assert_eq!(metrics.rows, 4),
-        Phase::Cancelled if i % CANCELLED == 0 => {}
+        Phase::Cancelled if i.is_multiple_of(CANCELLED) => {}
         other => panic!("task {i}: {other:?}"),
     }
     // What is over is still told, and from the start.

@@ -8,7 +8,7 @@ use outboard_store::atomic;
 use outboard_worker::machine;
 
 /// Bytes by which a folder is tried: on a full disk an empty file can often still be made.
-const PROBE: [u8; 1 << 16] = [0; 1 << 16];
+static PROBE: [u8; 1 << 16] = [0; 1 << 16];
 
 /// Its processor and its memory.
 pub(super) fn here() -> Vec<Finding> {

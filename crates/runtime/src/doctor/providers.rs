@@ -21,7 +21,8 @@ use crate::{
 pub(super) async fn examine(config: &Arc<Config>, known: &Known, store: &FolderStore) -> Vec<Finding> {
     let id = known.id.as_str();
     // The checks of `cuda` say why it isn't used.
-    if !known.is_used && !(id == "cuda" && config.providers.cuda.enabled) {
+    let is_examined = known.is_used || (id == "cuda" && config.providers.cuda.enabled);
+    if !is_examined {
         return vec![Finding::fail(code::NOT_SET_UP, id, "it is not set up, or not enabled", how(&known.key))];
     }
     let providers = &config.providers;
