@@ -93,8 +93,16 @@ fn each_layer_overrides_those_before() {
 
     let file = folder.path().join("outboard.toml").display().to_string();
     let mut settings: Vec<_> = explain(&sources).unwrap().into_iter().map(|s| (s.key, s.value, s.origin)).collect();
-    let others =
-        ["budget.", "ledger", "providers.aws-lambda.", "providers.http.", "providers.runpod.", "router.", "store."];
+    let others = [
+        "budget.",
+        "ledger",
+        "providers.aws-lambda.",
+        "providers.cuda.",
+        "providers.http.",
+        "providers.runpod.",
+        "router.",
+        "store.",
+    ];
     settings.retain(|(key, ..)| others.iter().all(|other| !key.starts_with(other)));
     assert_eq!(
         settings,
@@ -169,7 +177,10 @@ fn a_wrong_key_is_refused_with_where_it_is_and_the_nearest_right_one() {
     );
     assert_eq!(
         file_refusal("[providers.moon]\n").lines().last(),
-        Some("  try: the keys here are `providers.http`, `providers.aws-lambda`, `providers.runpod`, `providers.cpu`")
+        Some(
+            "  try: the keys here are `providers.http`, `providers.aws-lambda`, `providers.runpod`, `providers.cuda`, \
+             `providers.cpu`"
+        )
     );
     assert_eq!(
         variable_refusal("OUTBOARD_PROVIDER__CPU__THREADS", "2"),
