@@ -158,9 +158,8 @@ fn pool(threads: usize) -> Result<ThreadPool> {
 }
 
 /// Answers requests until there is none any more. `kernels` gives what computes on so many threads.
-pub(crate) fn serve<K: Kernels>(kernels: impl Fn(usize) -> Result<K>) -> Result<()>
+pub(crate) fn serve<K: Kernels + Sync>(kernels: impl Fn(usize) -> Result<K>) -> Result<()>
 where
-    K: Sync,
     K::Model: Send,
     <K::Model as Model>::Data: Send,
 {
