@@ -41,7 +41,7 @@ async fn an_endpoint_is_made_tried_changed_and_removed() {
 
     let done = user.run(&["runpod", "deploy"]);
     assert_eq!(done.code, 0, "{}{}", done.stdout, done.stderr);
-    assert!(done.stdout.contains("pass  live-task: "), "{}", done.stdout);
+    assert!(done.stdout.contains("pass  OB-LIVE-TASK: "), "{}", done.stdout);
     let now = fs::read_to_string(&file).unwrap();
     assert!(now.contains("endpoints = [{ id = \"made2\", gpu = \"RTX 4090\" }]") && now.contains("# mine"), "{now}");
     assert!(charged(&user) > 0);
