@@ -99,7 +99,7 @@ async fn what_does_not_work_fails_with_what_to_do() {
     assert_eq!(unknown.code, 2);
     assert!(
         unknown.stderr.contains(
-            "there is no provider `moon`\n  flag: --provider\n  try: use one of http, runpod, aws-lambda, cpu"
+            "there is no provider `moon`\n  flag: --provider\n  try: use one of http, runpod, aws-lambda, cuda, cpu"
         )
     );
 }
