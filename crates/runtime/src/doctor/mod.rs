@@ -1,7 +1,7 @@
 //! `outboard doctor`: whether what is configured works, check by check.
 //!
 //! The checks run at the same time, each with a deadline of its own. Those of a provider come from one function of its
-//! crate, `examine`, and are wired up in [`providers`].
+//! crate, `examine`, and are wired up in `doctor::providers`.
 
 mod job;
 mod ledger;
