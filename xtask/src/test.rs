@@ -26,7 +26,7 @@ use crate::workspace::Workspace;
 /// Which suites to run.
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Runs the slow suites too, as with CI=true, and drills with their full counts
+    /// Runs the slow suites too, and drills with their full counts
     #[arg(long, conflicts_with = "suites")]
     all: bool,
     /// Runs only these
@@ -85,7 +85,8 @@ impl Suite {
 
     fn runs_by_default(self, workspace: &Workspace, all: bool) -> bool {
         match self {
-            Self::RandomDevice | Self::BuildTime => all,
+            Self::BuildTime => all || env::var("CI").is_ok_and(|value| value == "true"),
+            Self::RandomDevice => all,
             // Elsewhere PyPI's libtorch is another one.
             Self::Cuda => cfg!(target_os = "linux"),
             Self::Python => workspace.root.join(suites::PYTHON_TESTS).is_dir(),
@@ -121,9 +122,8 @@ impl Suite {
 
 /// Runs the suites and prints the table. Whether all passed.
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<bool> {
-    let all = arguments.all || env::var("CI").is_ok_and(|value| value == "true");
     let chosen = |suite: Suite| match arguments.suites.as_slice() {
-        [] => suite.runs_by_default(workspace, all),
+        [] => suite.runs_by_default(workspace, arguments.all),
         named => named.contains(&suite),
     };
     let mut rows = Vec::new();
