@@ -139,7 +139,7 @@ def test_a_library_that_aborts_makes_the_worker_unhealthy(
         until(lambda: testbed.endpoint.health()["workers"]["unhealthy"])
         assert job.status() == "IN_QUEUE"
         log = (tmp_path / "worker.log").read_text()
-        assert "the task process died (signal: 6 (SIGABRT))" in log
+        assert "the task process died in libstdc++ (signal: 6 (SIGABRT)" in log
         assert "random_device could not be read" in log
     finally:
         testbed.close()
