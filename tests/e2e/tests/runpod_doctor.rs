@@ -97,11 +97,9 @@ async fn what_does_not_work_fails_with_what_to_do() {
     assert_eq!(nobody.run(&["doctor"]).code, 0, "this machine alone is well");
     let unknown = nobody.run(&["doctor", "--provider", "moon"]);
     assert_eq!(unknown.code, 2);
-    assert!(
-        unknown.stderr.contains(
-            "there is no provider `moon`\n  flag: --provider\n  try: use one of http, runpod, aws-lambda, cuda, cpu"
-        )
-    );
+    assert!(unknown.stderr.contains(
+        "there is no provider `moon`\n  flag: --provider\n  try: use one of http, runpod, aws-lambda, cuda, cpu"
+    ));
 }
 
 #[tokio::test(flavor = "multi_thread")]
