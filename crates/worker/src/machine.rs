@@ -8,7 +8,11 @@ use outboard_core::{
     finding::Finding,
 };
 
+use crate::memory::kilobytes;
+
 const MIB: u64 = 1 << 20;
+/// The line of `/proc/meminfo` with what programs can still have.
+const AVAILABLE: &str = "MemAvailable:";
 /// Below the first a run has little hope, below the second a poor one.
 const MEMORY: (u64, u64) = (256 * MIB, 1024 * MIB);
 const DISK: (u64, u64) = (100 * MIB, 1024 * MIB);
@@ -53,7 +57,7 @@ fn free_memory() -> Option<u64> {
         ["memory.max", "memory.current", "memory.stat"],
         ["memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"],
     ];
-    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| available(&text));
+    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| kilobytes(&text, AVAILABLE));
     let left = GROUPS.map(|names| {
         let [limit, used, stat] = names.map(|name| fs::read_to_string(format!("/sys/fs/cgroup/{name}")).ok());
         Some(limit?.trim().parse::<u64>().ok()?.saturating_sub(in_use(&used?, &stat.unwrap_or_default())?))
@@ -66,12 +70,6 @@ fn in_use(used: &str, stat: &str) -> Option<u64> {
     let kept = ["inactive_file ", "total_inactive_file "].into_iter();
     let kept = kept.filter_map(|name| stat.lines().find_map(|line| line.strip_prefix(name)?.parse::<u64>().ok())).max();
     Some(used.trim().parse::<u64>().ok()?.saturating_sub(kept.unwrap_or_default()))
-}
-
-/// What `/proc/meminfo` says is available.
-fn available(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
 #[cfg(unix)]
@@ -104,8 +102,8 @@ mod tests {
 
     #[test]
     fn the_system_tells_both() {
-        assert_eq!(available("MemTotal:  2048 kB\nMemAvailable:    1024 kB\n"), Some(1 << 20));
-        assert_eq!(available("MemTotal: 1 kB"), None);
+        assert_eq!(kilobytes("MemTotal:  2048 kB\nMemAvailable:    1024 kB\n", AVAILABLE), Some(1 << 20));
+        assert_eq!(kilobytes("MemTotal: 1 kB", AVAILABLE), None);
         assert_eq!(in_use("1000\n", "anon 700\ninactive_file 300\n"), Some(700));
         assert_eq!(in_use("1000\n", "inactive_file 0\ntotal_inactive_file 400\n"), Some(600));
         assert_eq!((in_use("1000\n", ""), in_use("max", "")), (Some(1000), None));

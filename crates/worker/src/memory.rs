@@ -105,7 +105,7 @@ fn limit(root: &Path, group: Option<&Path>) -> Option<u64> {
 }
 
 /// The value in bytes of a line such as `VmHWM:  12 kB`.
-fn kilobytes(text: &str, name: &str) -> Option<u64> {
+pub(crate) fn kilobytes(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
 }
