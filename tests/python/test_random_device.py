@@ -1,6 +1,6 @@
 """The crash that users know as "random_device could not be read", reproduced with its libraries.
 
-`OUTBOARD_RANDOM_DEVICE_PYTHON` names a Python with the packages of `random-device.txt`, which no
+`TEST_RANDOM_DEVICE_PYTHON` names a Python with the packages of `random-device.txt`, which no
 other test can have; `cargo xtask test random-device` makes one.
 """
 
@@ -28,9 +28,9 @@ print(round(float(weight), 3))
 
 @pytest.fixture
 def python() -> str:
-    found = os.environ.get("OUTBOARD_RANDOM_DEVICE_PYTHON")
+    found = os.environ.get("TEST_RANDOM_DEVICE_PYTHON")
     if not found:
-        pytest.skip("the variable OUTBOARD_RANDOM_DEVICE_PYTHON names no Python")
+        pytest.skip("the variable TEST_RANDOM_DEVICE_PYTHON names no Python")
     return found
 
 

@@ -7,7 +7,7 @@ Reads one JSON object per line and answers each with one line:
 
 `model` is `mlp`, `cnn`, `transformer` or `lstm`; `optimizer` is `sgd` or `adam`; `variant` is
 `eager` or `fused`, PyTorch's fused optimizers. With `--first-step MODEL` it trains one step, prints
-`{"done":true,"peak_rss_bytes":..}` and ends. It trains on the device that `OUTBOARD_TEST_DEVICE`
+`{"done":true,"peak_rss_bytes":..}` and ends. It trains on the device that `TEST_DEVICE`
 names, the CPU if it is unset.
 """
 
@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-DEVICE = torch.device(os.environ.get("OUTBOARD_TEST_DEVICE", "cpu"))
+DEVICE = torch.device(os.environ.get("TEST_DEVICE", "cpu"))
 ROWS = 4096
 WARM_UP_STEPS = 20
 

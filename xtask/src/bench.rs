@@ -120,7 +120,7 @@ fn print(measurements: &Measurements, json: bool) {
 }
 
 fn cuda(workspace: &Workspace, asked: &Cuda) -> Result<()> {
-    const DEVICE: &str = "OUTBOARD_TEST_DEVICE";
+    const DEVICE: &str = "TEST_DEVICE";
     let worker = libtorch::release(workspace, "--example cuda_bench_worker", "examples/cuda_bench_worker")?;
     let mut ours = workspace.command(worker);
     ours.env(DEVICE, &asked.device);
@@ -144,9 +144,9 @@ fn runpod(workspace: &Workspace) -> Result<()> {
     let (server, python) = (tools::S3_SERVER.install(workspace)?, python::interpreter(workspace)?);
     let mut bench = workspace.cargo("bench --quiet --package outboard-e2e --bench runpod --bench runpod_torch");
     bench
-        .env("OUTBOARD_S3_SERVER", server)
-        .env("OUTBOARD_RUNPOD_PYTHON", python)
-        .env("OUTBOARD_RUNPOD_WORKER", workspace.root.join(WORKER).join("src"))
+        .env("TEST_S3_SERVER", server)
+        .env("TEST_RUNPOD_PYTHON", python)
+        .env("TEST_RUNPOD_WORKER", workspace.root.join(WORKER).join("src"))
         .env("TEST_OUTBOARD_BIN", workspace.program()?);
     command::run(&mut bench)
 }
@@ -165,11 +165,11 @@ fn aws(workspace: &Workspace) -> Result<()> {
     tools::executable(&bootstrap)?;
     let mut bench = workspace.cargo("bench --quiet --package outboard-e2e --bench aws");
     bench
-        .env("OUTBOARD_LAMBDA_BOOTSTRAP", bootstrap)
-        .env("OUTBOARD_LAMBDA_RIE", tools::LAMBDA_RIE.install(workspace)?)
-        .env("OUTBOARD_CARGO_LAMBDA", tools::CARGO_LAMBDA.install(workspace)?)
-        .env("OUTBOARD_LAMBDA_PYTHON", python::interpreter(workspace)?)
-        .env("OUTBOARD_S3_SERVER", tools::S3_SERVER.install(workspace)?);
+        .env("TEST_LAMBDA_BOOTSTRAP", bootstrap)
+        .env("TEST_LAMBDA_RIE", tools::LAMBDA_RIE.install(workspace)?)
+        .env("TEST_CARGO_LAMBDA", tools::CARGO_LAMBDA.install(workspace)?)
+        .env("TEST_LAMBDA_PYTHON", python::interpreter(workspace)?)
+        .env("TEST_S3_SERVER", tools::S3_SERVER.install(workspace)?);
     command::run(&mut bench)
 }
 

@@ -1,6 +1,12 @@
 //! Virtual environments of Python under the build folder.
 
-use std::{fs, io::ErrorKind, path::PathBuf, process::Command};
+use std::{
+    fs,
+    io::ErrorKind,
+    path::PathBuf,
+    process::Command,
+    sync::{Mutex, PoisonError},
+};
 
 use anyhow::{Context, Result};
 
@@ -29,6 +35,9 @@ impl Environment {
 
     /// Its interpreter. It is made anew when the requirements or the system's Python change.
     pub(crate) fn interpreter(&self, workspace: &Workspace) -> Result<PathBuf> {
+        // Two that ask at the same time wait for the same one.
+        static MAKING: Mutex<()> = Mutex::new(());
+        let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = workspace.target.join(self.folder);
         let requirements = workspace.root.join(self.requirements);
         let python = folder.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" });

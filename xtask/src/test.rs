@@ -4,7 +4,7 @@
 //!
 //! - [`outcome`]: what a suite reports
 //! - [`output`]: reading the output of cargo's tests and of pytest
-//! - [`programs`]: the test programs of all crates, built once
+//! - [`programs`]: all crates, built once
 //! - [`suites`]: the suites that run other programs
 //! - [`licences`], [`text`]: the checks of our own
 
@@ -15,13 +15,13 @@ mod programs;
 mod suites;
 mod text;
 
-use std::{env, time::Instant};
+use std::{thread, time::Instant};
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
 use self::outcome::{Outcome, Row};
-use crate::workspace::Workspace;
+use crate::{python, workspace::Workspace};
 
 /// Which suites to run.
 #[derive(Args)]
@@ -85,13 +85,19 @@ impl Suite {
 
     fn runs_by_default(self, workspace: &Workspace, all: bool) -> bool {
         match self {
-            Self::BuildTime => all || env::var("CI").is_ok_and(|value| value == "true"),
-            Self::RandomDevice => all,
+            Self::RandomDevice | Self::BuildTime => all,
             // Elsewhere PyPI's libtorch is another one.
             Self::Cuda => cfg!(target_os = "linux"),
             Self::Python => workspace.root.join(suites::PYTHON_TESTS).is_dir(),
             _ => true,
         }
+    }
+
+    fn needs_python(self) -> bool {
+        matches!(
+            self,
+            Self::Tokenizers | Self::Runpod | Self::Aws | Self::Vectors | Self::Worker | Self::Cuda | Self::Python
+        )
     }
 
     fn run(self, workspace: &Workspace, thorough: bool) -> Result<Outcome> {
@@ -126,14 +132,21 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<bool> 
         [] => suite.runs_by_default(workspace, arguments.all),
         named => named.contains(&suite),
     };
-    let mut rows = Vec::new();
-    for &suite in Suite::value_variants().iter().filter(|suite| chosen(**suite)) {
-        println!("\n== {}", suite.name());
-        let start = Instant::now();
-        let outcome =
-            suite.run(workspace, arguments.all).unwrap_or_else(|error| Outcome::problems(&[format!("{error:#}")]));
-        rows.push(Row { suite: suite.name(), outcome, time: start.elapsed() });
-    }
+    let suites: Vec<_> = Suite::value_variants().iter().copied().filter(|suite| chosen(*suite)).collect();
+    let rows = thread::scope(|scope| {
+        if suites.len() > 1 && suites.iter().any(|suite| suite.needs_python()) {
+            // The network is slow, and the first suites need none. What fails here is told by the suite that needs it.
+            scope.spawn(|| python::interpreter(workspace));
+        }
+        suites.iter().map(|suite| row(workspace, *suite, arguments.all)).collect::<Vec<_>>()
+    });
     print!("\n{}", outcome::table(&rows));
     Ok(rows.iter().all(|row| row.outcome.passes()))
+}
+
+fn row(workspace: &Workspace, suite: Suite, thorough: bool) -> Row {
+    println!("\n== {}", suite.name());
+    let start = Instant::now();
+    let outcome = suite.run(workspace, thorough).unwrap_or_else(|error| Outcome::problems(&[format!("{error:#}")]));
+    Row { suite: suite.name(), outcome, time: start.elapsed() }
 }

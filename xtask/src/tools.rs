@@ -30,7 +30,7 @@ impl Tool {
         let program = root.join("bin").join(name).with_extension(env::consts::EXE_EXTENSION);
         if !program.is_file() {
             println!("building {name} {version}; the first time this takes minutes");
-            let arguments = format!("install --quiet --locked --features {features} {name}@{version} --root");
+            let arguments = format!("install --quiet --debug --locked --features {features} {name}@{version} --root");
             command::run(workspace.cargo(&arguments).arg(root)).with_context(|| format!("cannot build {name}"))?;
         }
         Ok(program)

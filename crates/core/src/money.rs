@@ -94,6 +94,14 @@ pub fn deserialize_usd<'de, D: Deserializer<'de>>(d: D) -> Result<Option<NanoUsd
     text.parse().map(Some).map_err(de::Error::custom)
 }
 
+/// As [`deserialize_usd`], for a key that always has an amount.
+///
+/// # Errors
+/// As [`deserialize_usd`].
+pub fn deserialize_amount<'de, D: Deserializer<'de>>(d: D) -> Result<NanoUsd, D::Error> {
+    deserialize_usd(d).map(Option::unwrap_or_default)
+}
+
 /// Writes an amount as a string of US dollars, which [`deserialize_usd`] reads back exactly.
 ///
 /// # Errors

@@ -54,6 +54,16 @@ pub trait ComputeProvider: Debug + Send + Sync + 'static {
     /// # Errors
     /// `Unsupported` where the provider can't tell.
     async fn list(&self) -> Result<Vec<TaskSummary>>;
+
+    /// The task that an attempt at a key became, for whoever lost its id; none where the provider doesn't have it.
+    ///
+    /// # Errors
+    /// `Unsupported` where the provider can't tell.
+    async fn find_attempt(&self, attempt: &str, key: &str) -> Result<Option<TaskId>> {
+        // A task that lives is at most one attempt's.
+        let _ = attempt;
+        Ok(self.list().await?.into_iter().find(|live| live.key == key).map(|live| live.id))
+    }
 }
 
 /// What users of a provider call; never overridden.

@@ -287,7 +287,7 @@ fn any_order_of_steps_on_sqlite() {
 fn any_order_of_steps_on_postgres() {
     let runtime = runtime();
     let Some(place) = runtime.block_on(Place::postgres()) else {
-        return println!("skipped: any_order_of_steps: OUTBOARD_TEST_POSTGRES names no server");
+        return println!("skipped: any_order_of_steps: TEST_POSTGRES names no server");
     };
     check(&place, &runtime, 16);
     runtime.block_on(place.server.unwrap().drop_database());

@@ -253,7 +253,7 @@ async fn a_server_that_cannot_be_reached_is_told() {
 #[tokio::test]
 async fn a_server_that_refuses_is_told() {
     let Some(place) = Place::postgres().await else {
-        return println!("skipped: a_server_that_refuses: OUTBOARD_TEST_POSTGRES names no server");
+        return println!("skipped: a_server_that_refuses: TEST_POSTGRES names no server");
     };
     let ledger = place.open().await;
     let (credentials, host) = place.name.split_once('@').unwrap();

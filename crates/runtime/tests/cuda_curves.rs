@@ -1,4 +1,4 @@
-//! The portable-curve test on libtorch: its CPU, or the device that `OUTBOARD_TEST_DEVICE` names.
+//! The portable-curve test on libtorch: its CPU, or the device that `TEST_DEVICE` names.
 
 #![allow(clippy::unwrap_used)]
 
@@ -7,14 +7,14 @@ use std::env;
 #[path = "common/curve.rs"]
 mod curve;
 
-const WORKER: &str = "OUTBOARD_CUDA_WORKER";
+const WORKER: &str = "TEST_CUDA_WORKER";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_curve() {
     let Ok(worker) = env::var(WORKER) else {
         return println!("skipped: every_curve: {WORKER} is not set; `cargo xtask test cuda` sets it");
     };
-    let device = env::var("OUTBOARD_TEST_DEVICE").unwrap_or_else(|_| "cpu".into());
+    let device = env::var("TEST_DEVICE").unwrap_or_else(|_| "cpu".into());
     let keys = [format!("worker={worker}"), format!("devices={device}")];
     let keys = keys.iter().map(|key| format!("providers.cuda.{key}"));
     let overrides: Vec<_> = keys.chain(["providers.cpu.enabled=false".into()]).collect();

@@ -64,6 +64,9 @@ impl ComputeProvider for Flaky {
     async fn list(&self) -> Result<Vec<TaskSummary>> {
         self.inner.list().await
     }
+    async fn find_attempt(&self, attempt: &str, key: &str) -> Result<Option<TaskId>> {
+        self.inner.find_attempt(attempt, key).await
+    }
 }
 
 struct Outcome {

@@ -87,6 +87,10 @@ impl ComputeProvider for MetricsProvider {
     async fn list(&self) -> Result<Vec<TaskSummary>> {
         self.measured("list", self.inner.list()).await
     }
+
+    async fn find_attempt(&self, attempt: &str, key: &str) -> Result<Option<TaskId>> {
+        self.measured("find_attempt", self.inner.find_attempt(attempt, key)).await
+    }
 }
 
 #[cfg(test)]

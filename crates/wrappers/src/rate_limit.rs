@@ -143,6 +143,11 @@ impl ComputeProvider for RateLimitProvider {
         self.query.pass().await;
         self.inner.list().await
     }
+
+    async fn find_attempt(&self, attempt: &str, key: &str) -> Result<Option<TaskId>> {
+        self.query.pass().await;
+        self.inner.find_attempt(attempt, key).await
+    }
 }
 
 #[cfg(test)]

@@ -121,6 +121,10 @@ impl ComputeProvider for RetryProvider {
     async fn list(&self) -> Result<Vec<TaskSummary>> {
         self.retrying("list", || self.inner.list()).await
     }
+
+    async fn find_attempt(&self, attempt: &str, key: &str) -> Result<Option<TaskId>> {
+        self.retrying("find_attempt", || self.inner.find_attempt(attempt, key)).await
+    }
 }
 
 #[cfg(test)]

@@ -105,6 +105,10 @@ impl ComputeProvider for TimeoutProvider {
     async fn list(&self) -> Result<Vec<TaskSummary>> {
         self.within(self.settings.query, "list", self.inner.list()).await
     }
+
+    async fn find_attempt(&self, attempt: &str, key: &str) -> Result<Option<TaskId>> {
+        self.within(self.settings.query, "find_attempt", self.inner.find_attempt(attempt, key)).await
+    }
 }
 
 #[cfg(test)]

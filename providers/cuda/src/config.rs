@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use outboard_core::{NanoUsd, duration::time_above_zero, money::deserialize_usd};
+use outboard_core::{NanoUsd, duration::time_above_zero, money::deserialize_amount};
 use serde::{Deserialize, Deserializer, de};
 
 use crate::gpu;
@@ -24,10 +24,10 @@ pub struct Config {
     /// Whether the factors of products are rounded to TF32.
     pub tf32: bool,
     /// What an hour of a device costs; zero: what its power costs.
-    #[serde(deserialize_with = "usd")]
+    #[serde(deserialize_with = "deserialize_amount")]
     pub usd_per_hour: NanoUsd,
     /// What a kilowatt-hour costs; zero: nothing.
-    #[serde(deserialize_with = "usd")]
+    #[serde(deserialize_with = "deserialize_amount")]
     pub usd_per_kwh: NanoUsd,
     /// What a device draws, in watts; zero: what its driver lets it draw.
     pub watts: u32,
@@ -109,10 +109,6 @@ impl<'de> Deserialize<'de> for Devices {
 /// The number of the GPU of this name.
 pub(crate) fn index(name: &str) -> Option<usize> {
     name.strip_prefix("cuda:")?.parse().ok()
-}
-
-fn usd<'de, D: Deserializer<'de>>(d: D) -> Result<NanoUsd, D::Error> {
-    deserialize_usd(d).map(Option::unwrap_or_default)
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 
 use std::{fmt, path::PathBuf, time::Duration};
 
-use outboard_core::{NanoUsd, duration::time_above_zero, money::deserialize_usd};
-use serde::{Deserialize, Deserializer};
+use outboard_core::{NanoUsd, duration::time_above_zero, money::deserialize_amount};
+use serde::Deserialize;
 
 /// `[providers.http]`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -25,7 +25,7 @@ pub struct Config {
     #[serde(deserialize_with = "time_above_zero")]
     pub transfer_timeout: Duration,
     /// What an hour on these machines costs.
-    #[serde(deserialize_with = "usd")]
+    #[serde(deserialize_with = "deserialize_amount")]
     pub usd_per_hour: NanoUsd,
     /// A worker that would start a task later refuses it.
     #[serde(deserialize_with = "time_above_zero")]
@@ -80,10 +80,6 @@ impl fmt::Debug for WorkerConfig {
             .field("ca_file", &self.ca_file)
             .finish()
     }
-}
-
-fn usd<'de, D: Deserializer<'de>>(d: D) -> Result<NanoUsd, D::Error> {
-    deserialize_usd(d).map(Option::unwrap_or_default)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::{
 };
 
 use outboard_core::{
-    Digest, TaskId,
+    Digest,
     error::{IoContext, Result},
 };
 use outboard_protocol::envelope::{encode, now};
@@ -98,15 +98,6 @@ impl Launches {
             }
         }
     }
-}
-
-/// The task of an attempt that a client of this store was about to send, or sent, to RunPod; none where that never happened,
-/// or it is known to have ended. Whether RunPod has it, the provider finds out.
-///
-/// # Errors
-/// `InvalidRequest` where the note can't be read.
-pub fn launched(store: &FolderStore, attempt: &str, key: &str) -> Result<Option<TaskId>> {
-    Ok(Launches::new(store).find(attempt, key)?.map(|launched| launched.id.task_id()))
 }
 
 fn after(time: Duration) -> u64 {

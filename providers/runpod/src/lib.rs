@@ -28,6 +28,5 @@ pub use account::{Account, Billed};
 pub use config::{Config, EndpointConfig};
 pub use deploy::{DeployConfig, Deployment};
 pub use examine::examine;
-pub use launches::launched;
 pub use provider::RunPodProvider;
 pub use recording::Recording;

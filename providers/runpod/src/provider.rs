@@ -281,4 +281,9 @@ impl ComputeProvider for RunPodProvider {
             .with_provider("runpod")
             .hint("`outboard jobs` lists what the ledger knows"))
     }
+
+    /// By what this machine noted before it sent the attempt. Whether RunPod took it, is seen once it is looked at.
+    async fn find_attempt(&self, attempt: &str, key: &str) -> Result<Option<TaskId>> {
+        Ok(self.launches.find(attempt, key)?.map(|launched| launched.id.task_id()))
+    }
 }

@@ -117,4 +117,8 @@ impl ComputeProvider for Witness {
     async fn list(&self) -> Result<Vec<TaskSummary>> {
         self.look("list", self.inner.list().await)
     }
+
+    async fn find_attempt(&self, attempt: &str, key: &str) -> Result<Option<TaskId>> {
+        self.look("find_attempt", self.inner.find_attempt(attempt, key).await)
+    }
 }

@@ -25,7 +25,7 @@ use lambda::{
 };
 
 /// Names the folder into which npm has installed serverless-offline; `cargo xtask test --all` sets it.
-const SERVERLESS: &str = "OUTBOARD_SERVERLESS_OFFLINE";
+const SERVERLESS: &str = "TEST_SERVERLESS_OFFLINE";
 
 /// Drill: the function's process dies in the middle of a task; the next invocation starts another one.
 #[tokio::test(flavor = "multi_thread")]

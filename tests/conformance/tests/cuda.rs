@@ -1,4 +1,4 @@
-//! The suite over the `cuda` provider, with the worker on libtorch's CPU, or on the device that `OUTBOARD_TEST_DEVICE`
+//! The suite over the `cuda` provider, with the worker on libtorch's CPU, or on the device that `TEST_DEVICE`
 //! names.
 
 #![allow(clippy::unwrap_used, missing_docs)]
@@ -14,13 +14,13 @@ mod common;
 
 use common::LocalFixture;
 
-const WORKER: &str = "OUTBOARD_CUDA_WORKER";
+const WORKER: &str = "TEST_CUDA_WORKER";
 
 /// As of `cpu`.
 const PASSED: usize = 29;
 
 fn config(worker: PathBuf) -> Config {
-    let device = env::var("OUTBOARD_TEST_DEVICE").unwrap_or_else(|_| "cpu".into());
+    let device = env::var("TEST_DEVICE").unwrap_or_else(|_| "cpu".into());
     Config { devices: Devices::Named(vec![device]), worker, threads: 1, ..Config::default() }
 }
 

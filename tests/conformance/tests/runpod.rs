@@ -31,9 +31,9 @@ use remote::{Home, jobs, named, s3};
 
 const KEY: &str = "rpa_0123456789abcdef-conformance";
 /// Names a Python with the packages of `tests/requirements.txt`; `cargo xtask test runpod` sets it.
-const PYTHON: &str = "OUTBOARD_RUNPOD_PYTHON";
+const PYTHON: &str = "TEST_RUNPOD_PYTHON";
 /// Names the folder of the package `outboard_worker`, the worker for PyTorch; the same sets it.
-const WORKER: &str = "OUTBOARD_RUNPOD_WORKER";
+const WORKER: &str = "TEST_RUNPOD_WORKER";
 
 /// All but: unclaimed layers and operations (it has all), a queued task (it names no bound on tasks at once).
 const PASSED: usize = 30;
@@ -71,6 +71,9 @@ impl ComputeProvider for Limited {
     async fn list(&self) -> Result<Vec<TaskSummary>> {
         self.0.list().await
     }
+    async fn find_attempt(&self, attempt: &str, key: &str) -> Result<Option<TaskId>> {
+        self.0.find_attempt(attempt, key).await
+    }
 }
 
 struct RunPodFixture {
@@ -85,7 +88,7 @@ fn worker_command(python: PathBuf, package: Option<&Path>, store: &Path) -> Work
     let (args, env): (Vec<_>, Vec<(&str, String)>) = match package {
         None => (
             vec![concat!(env!("CARGO_MANIFEST_DIR"), "/../testbed/python/envelope_worker.py").into()],
-            vec![("OUTBOARD_RUN_ENVELOPE", env!("CARGO_BIN_EXE_conformance-envelope").into())],
+            vec![("TEST_RUN_ENVELOPE", env!("CARGO_BIN_EXE_conformance-envelope").into())],
         ),
         Some(package) => (
             vec!["-m".into(), "outboard_worker".into()],
@@ -102,7 +105,7 @@ fn worker_command(python: PathBuf, package: Option<&Path>, store: &Path) -> Work
         program: python,
         args,
         env: env.map(|(name, value)| (name.into(), value)).collect(),
-        log: std::env::var_os("OUTBOARD_RUNPOD_LOG").map(Into::into),
+        log: std::env::var_os("TEST_RUNPOD_LOG").map(Into::into),
     }
 }
 

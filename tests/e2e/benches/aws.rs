@@ -26,8 +26,8 @@ mod s3;
 
 use lambda::{BOOTSTRAP, Bed, MACHINES, function, named};
 
-const OF_AWS: &str = "OUTBOARD_LAMBDA_RIE";
-const PYTHON: &str = "OUTBOARD_LAMBDA_PYTHON";
+const OF_AWS: &str = "TEST_LAMBDA_RIE";
+const PYTHON: &str = "TEST_LAMBDA_PYTHON";
 
 const STARTS: usize = 9;
 const CALLS: usize = 201;

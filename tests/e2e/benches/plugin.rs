@@ -11,7 +11,7 @@ use outboard::{
     plugin::{Isolation, PluginConfig, PluginProvider},
     plugin_place,
 };
-use outboard_core::ComputeProvider;
+use outboard_core::{ComputeProvider, provider::Health};
 use outboard_cpu::CpuProvider;
 use outboard_e2e::{plugins::c_example, program};
 use outboard_store::FolderStore;
@@ -28,6 +28,8 @@ async fn main() {
         Arc::new(CpuProvider::new(&CpuConfig { enabled: true, threads: 1 }, store.clone()).unwrap());
     let linked = each(&*linked).await;
     println!("health of a linked provider: {linked:?} a call");
+    let other_thread = handed_over().await;
+    println!("another thread, which a deadline needs, and back: {other_thread:?}");
     for (name, isolation, goal) in [("in this process", Isolation::None, true), ("isolated", Isolation::Process, false)]
     {
         let mut place = plugin_place(folder.path(), &store);
@@ -45,11 +47,20 @@ async fn main() {
 }
 
 async fn each(provider: &dyn ComputeProvider) -> Duration {
+    median(async || assert_eq!(provider.health().await.unwrap(), Health::Ready)).await
+}
+
+/// What waking another thread, and being woken by it, costs on this machine.
+async fn handed_over() -> Duration {
+    median(async || tokio::task::spawn_blocking(|| ()).await.unwrap()).await
+}
+
+async fn median(call: impl AsyncFn()) -> Duration {
     let mut rounds: Vec<_> = Vec::new();
     for _ in 0..5 {
         let began = Instant::now();
         for _ in 0..CALLS / 5 {
-            provider.health().await.unwrap();
+            call().await;
         }
         rounds.push(began.elapsed() / (CALLS / 5));
     }

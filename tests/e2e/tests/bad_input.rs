@@ -248,6 +248,16 @@ fn data_that_is_not_there_or_does_not_fit() {
         "`data.target` names `lable`, but the file has no such column\n  file: digits.csv\n  column: lable\n  \
          key: data.target\n  job file: job.toml\n  try: use `label`",
     );
+    user.write("texts.csv", "said,label\none,x\ntwo,y\n");
+    user.write("tokenizer.json", "{}");
+    let texts = "\"label\"\ntext = \"said\"\nmax_length = 4\ntokenizer = \"tokenizer.json\"";
+    refuses(
+        &user,
+        &[("digits.csv", "texts.csv"), ("\"label\"", texts)],
+        "this program was built without tokenizers\n  file: tokenizer.json\n  key: data.tokenizer\n  \
+         job file: job.toml\n  \
+         try: build it with the feature: `cargo build --release --package outboard-cli --features tokenizers`",
+    );
     user.job(&[("digits.csv", "digit.csv")]);
     assert_eq!(
         user.refused(&["model", "show", "job.toml"]),

@@ -74,6 +74,9 @@ impl ComputeProvider for Named {
     async fn list(&self) -> Result<Vec<TaskSummary>> {
         self.inner.list().await
     }
+    async fn find_attempt(&self, attempt: &str, key: &str) -> Result<Option<TaskId>> {
+        self.inner.find_attempt(attempt, key).await
+    }
 }
 
 /// A client's home, its configuration and its store.

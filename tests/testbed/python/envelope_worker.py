@@ -1,4 +1,4 @@
-"""Outboard's engine behind RunPod's own worker SDK: `OUTBOARD_RUN_ENVELOPE` names the program."""
+"""Outboard's engine behind RunPod's own worker SDK: `TEST_RUN_ENVELOPE` names the program."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import runpod
 
-PROGRAM = [os.environ["OUTBOARD_RUN_ENVELOPE"], "--store", os.environ["OUTBOARD_WORKER_STORE"]]
+PROGRAM = [os.environ["TEST_RUN_ENVELOPE"], "--store", os.environ["OUTBOARD_WORKER_STORE"]]
 
 
 async def handler(job: dict[str, Any]) -> Any:

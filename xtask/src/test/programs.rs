@@ -1,7 +1,7 @@
-//! The test programs of all crates, built in one go.
+//! All crates, built in one go.
 //!
 //! Cargo builds a dependency once for each set of features, and a package alone asks for other features than all of them
-//! together. So that the suites share one build, all test programs are built together, and each suite runs its own.
+//! together. So that the suites share one build, everything is built together, and each suite runs its own programs.
 
 use std::{
     path::{Path, PathBuf},
@@ -14,8 +14,9 @@ use serde_json::Value;
 use super::{Suite, outcome::Outcome, output::CargoTests};
 use crate::{command, workspace::Workspace};
 
-/// What only tests of some suites need.
-const FEATURES: &str = "--features outboard-store/s3,outboard-worker/lambda,outboard-conformance/lambda";
+/// Everything, with what only some suites need.
+pub(super) const EVERYTHING: &str = "--workspace --features \
+     outboard-data/tokenizers,outboard-store/s3,outboard-worker/lambda,outboard-conformance/lambda";
 
 /// A test program.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,10 +30,19 @@ struct Program {
 
 /// Runs the suite's programs, with what `adjust` adds to each.
 pub(super) fn run(workspace: &Workspace, suite: Suite, adjust: impl Fn(&mut Command)) -> Result<Outcome> {
+    run_where(workspace, |package, target| suite_of(package, target) == suite, adjust)
+}
+
+/// Runs the programs of some packages and targets, with what `adjust` adds to each.
+pub(super) fn run_where(
+    workspace: &Workspace,
+    is_meant: impl Fn(&Path, &str) -> bool,
+    adjust: impl Fn(&mut Command),
+) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     for program in build(workspace)? {
         let package = program.package.strip_prefix(&workspace.root).context("a package outside the workspace")?;
-        if suite_of(package, &program.target) != suite {
+        if !is_meant(package, &program.target) {
             continue;
         }
         println!("{}: {}", package.display(), program.target);
@@ -46,7 +56,7 @@ pub(super) fn run(workspace: &Workspace, suite: Suite, adjust: impl Fn(&mut Comm
 
 /// The tests in the documentation of all crates.
 pub(super) fn documentation(workspace: &Workspace) -> Result<Outcome> {
-    cargo_tests(&mut workspace.cargo(&format!("test --no-fail-fast --workspace --doc {FEATURES}")))
+    cargo_tests(&mut workspace.cargo(&format!("test --no-fail-fast --doc {EVERYTHING}")))
 }
 
 /// Runs tests that print as Rust's do.
@@ -75,9 +85,16 @@ fn suite_of(package: &Path, target: &str) -> Suite {
     }
 }
 
+/// Where the programs lie that are no tests, with the libraries for other languages, and `examples`.
+pub(super) fn folder(workspace: &Workspace) -> Result<PathBuf> {
+    build(workspace)?;
+    Ok(workspace.target.join("debug"))
+}
+
 /// Builds what is not built yet.
 fn build(workspace: &Workspace) -> Result<Vec<Program>> {
-    let mut cargo = workspace.cargo(&format!("test --quiet --workspace --no-run {FEATURES}"));
+    let mut cargo =
+        workspace.cargo(&format!("build --quiet --lib --bin runpod-testbed --examples --tests {EVERYTHING}"));
     let output = cargo
         .arg("--message-format=json-render-diagnostics")
         .stdin(Stdio::null())

@@ -50,7 +50,7 @@ pub(super) fn format(workspace: &Workspace) -> Result<Outcome> {
 
 pub(super) fn clippy(workspace: &Workspace) -> Result<Outcome> {
     component(workspace, "clippy", "clippy")?;
-    check(&mut workspace.cargo("clippy --quiet --workspace --all-targets -- -D warnings"))
+    check(&mut workspace.cargo(&format!("clippy --quiet --all-targets {} -- -D warnings", programs::EVERYTHING)))
 }
 
 pub(super) fn docs(workspace: &Workspace) -> Result<Outcome> {
@@ -77,7 +77,7 @@ pub(super) fn unit(workspace: &Workspace) -> Result<Outcome> {
 
 /// On the server that is named, or else on one of our own. Where there can be none, the tests that need it are skipped.
 pub(super) fn ledger(workspace: &Workspace) -> Result<Outcome> {
-    const SERVER: &str = "OUTBOARD_TEST_POSTGRES";
+    const SERVER: &str = "TEST_POSTGRES";
     if env::var_os(SERVER).is_some() {
         return programs::run(workspace, Suite::Ledger, |_| {});
     }
@@ -90,8 +90,9 @@ pub(super) fn ledger(workspace: &Workspace) -> Result<Outcome> {
 
 pub(super) fn e2e(workspace: &Workspace, thorough: bool) -> Result<Outcome> {
     let program = workspace.program()?;
+    let plugins = programs::folder(workspace)?;
     programs::run(workspace, Suite::E2e, |tests| {
-        tests.env("TEST_OUTBOARD_BIN", &program);
+        tests.env("TEST_OUTBOARD_BIN", &program).env("TEST_PLUGINS", &plugins);
         counts(tests, thorough);
     })
 }
@@ -99,14 +100,19 @@ pub(super) fn e2e(workspace: &Workspace, thorough: bool) -> Result<Outcome> {
 pub(super) fn store(workspace: &Workspace) -> Result<Outcome> {
     let server = tools::S3_SERVER.install(workspace)?;
     programs::run(workspace, Suite::Store, |tests| {
-        tests.env("OUTBOARD_S3_SERVER", &server);
+        tests.env("TEST_S3_SERVER", &server);
     })
 }
 
 pub(super) fn tokenizers(workspace: &Workspace) -> Result<Outcome> {
     let python = python::interpreter(workspace)?;
-    let test = "test --no-fail-fast --package outboard-data --features tokenizers tokenizers -- --show-output";
-    programs::cargo_tests(workspace.cargo(test).env("OUTBOARD_TEST_PYTHON", python))
+    programs::run_where(
+        workspace,
+        |package, _| package == Path::new("crates/data"),
+        |tests| {
+            tests.arg("tokenizers").env("TEST_PYTHON", &python);
+        },
+    )
 }
 
 pub(super) fn runpod(workspace: &Workspace, thorough: bool) -> Result<Outcome> {
@@ -117,9 +123,9 @@ pub(super) fn runpod(workspace: &Workspace, thorough: bool) -> Result<Outcome> {
         // They mostly wait: for workers, for replies that don't come, for the end of a patience.
         tests
             .args(["--test-threads", "6"])
-            .env("OUTBOARD_S3_SERVER", &server)
-            .env("OUTBOARD_RUNPOD_PYTHON", &python)
-            .env("OUTBOARD_RUNPOD_WORKER", workspace.root.join(WORKER).join("src"))
+            .env("TEST_S3_SERVER", &server)
+            .env("TEST_RUNPOD_PYTHON", &python)
+            .env("TEST_RUNPOD_WORKER", workspace.root.join(WORKER).join("src"))
             .env("TEST_OUTBOARD_BIN", &program);
         counts(tests, thorough);
     })
@@ -129,17 +135,16 @@ pub(super) fn runpod(workspace: &Workspace, thorough: bool) -> Result<Outcome> {
 /// long: it is for `thorough`.
 pub(super) fn aws(workspace: &Workspace, thorough: bool) -> Result<Outcome> {
     let mut peers = vec![
-        ("OUTBOARD_S3_SERVER", tools::S3_SERVER.install(workspace)?),
+        ("TEST_S3_SERVER", tools::S3_SERVER.install(workspace)?),
         ("TEST_OUTBOARD_BIN", workspace.program()?),
-        // Built along with the tests.
-        ("OUTBOARD_LAMBDA_BOOTSTRAP", workspace.target.join("debug/conformance-bootstrap")),
+        ("TEST_LAMBDA_BOOTSTRAP", programs::folder(workspace)?.join("conformance-bootstrap")),
     ];
     if cfg!(target_os = "linux") {
-        peers.push(("OUTBOARD_LAMBDA_RIE", tools::LAMBDA_RIE.install(workspace)?));
-        peers.push(("OUTBOARD_CARGO_LAMBDA", tools::CARGO_LAMBDA.install(workspace)?));
+        peers.push(("TEST_LAMBDA_RIE", tools::LAMBDA_RIE.install(workspace)?));
+        peers.push(("TEST_CARGO_LAMBDA", tools::CARGO_LAMBDA.install(workspace)?));
         if thorough {
             let serverless = tools::SERVERLESS_OFFLINE.install(workspace)?;
-            peers.extend(serverless.map(|folder| ("OUTBOARD_SERVERLESS_OFFLINE", folder)));
+            peers.extend(serverless.map(|folder| ("TEST_SERVERLESS_OFFLINE", folder)));
         }
     }
     programs::run(workspace, Suite::Aws, |tests| {
@@ -162,10 +167,11 @@ pub(super) fn examples(workspace: &Workspace) -> Result<Outcome> {
     fs::create_dir_all(&scratch)?;
 
     let mut outcome = Outcome::default();
+    let programs = programs::folder(workspace)?.join("examples");
     for example in rust_examples(&workspace.root.join("crates/runtime/examples"))? {
         println!("example {example}");
-        let run = &mut workspace.cargo(&format!("run --quiet --package outboard --example {example}"));
-        outcome.add(check(run.env("OUTBOARD_HOME", scratch.join(example)))?);
+        let program = programs.join(&example).with_extension(env::consts::EXE_EXTENSION);
+        outcome.add(check(workspace.command(program).env("OUTBOARD_HOME", scratch.join(example)))?);
     }
     for (name, bound) in JOBS {
         println!("outboard train examples/{name}.toml");
@@ -191,7 +197,7 @@ pub(super) fn cuda(workspace: &Workspace) -> Result<Outcome> {
     command::run(&mut cargo("build --quiet --bin outboard-cuda-worker")?)?;
     let worker = workspace.target.join("debug/outboard-cuda-worker").with_extension(env::consts::EXE_EXTENSION);
     outcome.add(programs::run(workspace, Suite::Cuda, |tests| {
-        tests.env("OUTBOARD_CUDA_WORKER", &worker);
+        tests.env("TEST_CUDA_WORKER", &worker);
     })?);
     Ok(outcome)
 }
@@ -204,7 +210,7 @@ pub(super) fn python(workspace: &Workspace) -> Result<Outcome> {
 pub(super) fn random_device(workspace: &Workspace) -> Result<Outcome> {
     let mut tests = python::python(workspace)?;
     if python::RANDOM_DEVICE.has_python() {
-        tests.env("OUTBOARD_RANDOM_DEVICE_PYTHON", python::RANDOM_DEVICE.interpreter(workspace)?);
+        tests.env("TEST_RANDOM_DEVICE_PYTHON", python::RANDOM_DEVICE.interpreter(workspace)?);
     }
     python_tests(&mut tests, &[RANDOM_DEVICE])
 }
@@ -224,7 +230,7 @@ pub(super) fn worker(workspace: &Workspace) -> Result<Outcome> {
 /// Tests with the real program and RunPod's stand-in.
 fn pytest(workspace: &Workspace, what: &[&str]) -> Result<Outcome> {
     let program = workspace.program()?;
-    let testbed = workspace.release("--package outboard-testbed", "runpod-testbed")?;
+    let testbed = programs::folder(workspace)?.join("runpod-testbed").with_extension(env::consts::EXE_EXTENSION);
     let mut python = python::python(workspace)?;
     python_tests(python.env("TEST_OUTBOARD_BIN", program).env("TEST_RUNPOD_TESTBED_BIN", testbed), what)
 }

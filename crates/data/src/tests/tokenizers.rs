@@ -95,8 +95,8 @@ mod with {
             length: usize,
             tokens: Vec<Vec<f32>>,
         }
-        let Some(python) = std::env::var_os("OUTBOARD_TEST_PYTHON") else {
-            println!("skipped: tokens_are_those_of_the_python_library: OUTBOARD_TEST_PYTHON names no Python");
+        let Some(python) = std::env::var_os("TEST_PYTHON") else {
+            println!("skipped: tokens_are_those_of_the_python_library: TEST_PYTHON names no Python");
             return;
         };
         let folder = Folder::new();

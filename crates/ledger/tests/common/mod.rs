@@ -1,4 +1,4 @@
-//! Ledgers to test on: a SQLite file, and a database on the server that `OUTBOARD_TEST_POSTGRES` names.
+//! Ledgers to test on: a SQLite file, and a database on the server that `TEST_POSTGRES` names.
 #![allow(dead_code, unreachable_pub)]
 
 use std::{
@@ -36,7 +36,7 @@ macro_rules! on_both {
             $(#[tokio::test]
             async fn $test() {
                 let Some(place) = super::common::Place::postgres().await else {
-                    return println!("skipped: {}: OUTBOARD_TEST_POSTGRES names no server", stringify!($test));
+                    return println!("skipped: {}: TEST_POSTGRES names no server", stringify!($test));
                 };
                 let clean_up = place.server.clone();
                 super::$test(place).await;
@@ -75,7 +75,7 @@ impl Place {
 
     pub async fn postgres() -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let url = std::env::var("OUTBOARD_TEST_POSTGRES").ok().filter(|url| !url.is_empty())?;
+        let url = std::env::var("TEST_POSTGRES").ok().filter(|url| !url.is_empty())?;
         let database = format!("ledger_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         execute(&url, &format!("CREATE DATABASE {database}")).await;
         let (server, _) = url.rsplit_once('/').expect("postgres://USER:PASSWORD@HOST:PORT/DATABASE");

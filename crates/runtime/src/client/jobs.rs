@@ -176,20 +176,17 @@ impl Client {
         let Some(provider) = self.providers.iter().find(|provider| provider.info().id == attempt.provider) else {
             return Ok(done(None, "its provider is not enabled: enable it, then reap again"));
         };
-        let id = match (&attempt.task_id, provider.capabilities().lists) {
-            (Some(id), _) => Some(TaskId(id.clone())),
-            (None, true) => match provider.list().await {
-                Ok(live) => live.into_iter().find(|live| live.key == attempt.task_key).map(|live| live.id),
-                Err(error) => return Ok(done(None, &format!("left as it is: {error}"))),
-            },
-            // RunPod lists nothing, but each attempt is noted here before it is sent there.
-            (None, false) if provider.info().kind == "runpod" => {
-                outboard_runpod::launched(&self.store, &attempt.id, &attempt.task_key)?
-            }
-            (None, false) => {
+        let found = match &attempt.task_id {
+            Some(id) => Ok(Some(TaskId(id.clone()))),
+            None => provider.find_attempt(&attempt.id, &attempt.task_key).await,
+        };
+        let id = match found {
+            Ok(id) => id,
+            Err(error) if error.kind() == ErrorKind::Unsupported => {
                 ledger.assume(&attempt.id).await?;
                 return Ok(done(Some(attempt.reserved), "it may have been handed over: charged in full"));
             }
+            Err(error) => return Ok(done(None, &format!("left as it is: {error}"))),
         };
         let Some(id) = id else {
             ledger.release(&attempt.id).await?;

@@ -16,7 +16,7 @@ use std::{
 use outboard_store::{Bucket, BucketConfig};
 
 /// Holds the path of the program `s3s-fs`; `cargo xtask test store` sets it.
-pub const SERVER: &str = "OUTBOARD_S3_SERVER";
+pub const SERVER: &str = "TEST_S3_SERVER";
 
 /// A server with one bucket, `data`; ended when dropped.
 pub struct Server {

@@ -1,4 +1,4 @@
-//! Libtorch's side of `cargo xtask bench cuda`; computes on the device that `OUTBOARD_TEST_DEVICE` names.
+//! Libtorch's side of `cargo xtask bench cuda`; computes on the device that `TEST_DEVICE` names.
 
 use std::env;
 
@@ -8,6 +8,6 @@ use outboard_cuda_worker::{Choice, Libtorch};
 mod bench;
 
 fn main() -> bench::Result<()> {
-    let device = env::var("OUTBOARD_TEST_DEVICE").map_or(Ok(Choice::Cpu), |device| device.parse())?;
+    let device = env::var("TEST_DEVICE").map_or(Ok(Choice::Cpu), |device| device.parse())?;
     bench::serve(|threads| Ok(Libtorch::open(device, false, threads)?))
 }

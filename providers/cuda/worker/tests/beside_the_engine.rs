@@ -25,7 +25,7 @@ const ROWS: usize = 100;
 const GATE: f64 = 1e-3;
 
 fn libtorch(bf16: bool) -> Libtorch {
-    let device = env::var("OUTBOARD_TEST_DEVICE").map_or(Choice::Cpu, |device| device.parse().unwrap());
+    let device = env::var("TEST_DEVICE").map_or(Choice::Cpu, |device| device.parse().unwrap());
     Libtorch::open(device, bf16, 1).unwrap()
 }
 

@@ -1,5 +1,5 @@
 //! Losses, gradients and optimizers against PyTorch (`tests/vectors`), on libtorch's CPU or on the device that
-//! `OUTBOARD_TEST_DEVICE` names.
+//! `TEST_DEVICE` names.
 
 #![allow(clippy::unwrap_used)]
 
@@ -22,7 +22,7 @@ mod common;
 use common::{Made, judge_all};
 
 fn libtorch() -> Libtorch {
-    let device = env::var("OUTBOARD_TEST_DEVICE").map_or(Choice::Cpu, |device| device.parse().unwrap());
+    let device = env::var("TEST_DEVICE").map_or(Choice::Cpu, |device| device.parse().unwrap());
     Libtorch::open(device, false, 1).unwrap()
 }
 

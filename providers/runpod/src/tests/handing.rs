@@ -4,7 +4,6 @@ use outboard_core::{ErrorKind, Retry, task::Operation};
 use outboard_testbed::{Fault, Weather, runpod::Trouble};
 
 use super::*;
-use crate::launched;
 
 #[tokio::test]
 async fn a_job_brings_its_blobs_and_its_end() {
@@ -115,17 +114,20 @@ async fn without_a_store_a_lost_reply_is_waited_out_and_never_sent_again() {
 async fn a_restarted_client_without_a_store_sends_nothing_twice() {
     let bed = Bed::new(1.0, |_| {}).await;
     let restarted = || RunPodProvider::new(&bed.config, bed.store.clone(), None).unwrap();
-    let noted = |task: &Task| launched(&bed.store, &task.attempt, &task.key).unwrap();
     let accepted = bed.task("k");
-    assert_eq!(noted(&accepted), None, "it was never sent");
+    assert_eq!(restarted().find_attempt(&accepted.attempt, &accepted.key).await.unwrap(), None, "it was never sent");
     let id = bed.provider.submit(&accepted).await.unwrap();
-    assert_eq!(noted(&accepted), Some(id.clone()));
+    assert_eq!(restarted().find_attempt(&accepted.attempt, &accepted.key).await.unwrap(), Some(id.clone()));
     assert_eq!(restarted().submit(&accepted).await.unwrap(), id);
 
     bed.runpod.weather(Weather::fair().then("POST /v2/ep1/run", Fault::LoseReply));
     let lost = bed.task("l");
     bed.provider.submit(&lost).await.unwrap_err();
-    assert_eq!(noted(&lost), Some(TaskId("ep1/-/l#1/l".into())), "without a job");
+    assert_eq!(
+        restarted().find_attempt(&lost.attempt, &lost.key).await.unwrap(),
+        Some(TaskId("ep1/-/l#1/l".into())),
+        "without a job"
+    );
     let error = restarted().submit(&lost).await.unwrap_err();
     assert!(matches!(error.retry(), Retry::Unknown { until } if until <= Duration::from_secs(1020)), "{error:?}");
     assert_eq!(error.to_string(), "the attempt may be running on RunPod: the reply to its submission was lost");
@@ -133,7 +135,7 @@ async fn a_restarted_client_without_a_store_sends_nothing_twice() {
     let refused = bed.task("m");
     bed.runpod.script("run", Trouble::reply(429, ""));
     bed.provider.submit(&refused).await.unwrap_err();
-    assert_eq!(noted(&refused), None, "it was not taken");
+    assert_eq!(restarted().find_attempt(&refused.attempt, &refused.key).await.unwrap(), None, "it was not taken");
     restarted().submit(&refused).await.unwrap();
     assert_eq!(bed.runpod.seen("run").len(), 4);
 }

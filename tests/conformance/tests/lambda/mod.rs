@@ -20,8 +20,8 @@ pub mod remote;
 use remote::{Home, end, s3};
 
 /// Name the emulators; `cargo xtask test aws` sets them.
-pub const OF_AWS: &str = "OUTBOARD_LAMBDA_RIE";
-pub const OF_CARGO: &str = "OUTBOARD_CARGO_LAMBDA";
+pub const OF_AWS: &str = "TEST_LAMBDA_RIE";
+pub const OF_CARGO: &str = "TEST_CARGO_LAMBDA";
 
 const SECRET: &str = "s3cret";
 /// The function's time-out, where none of the tests' own matters.

@@ -20,7 +20,7 @@ pub mod s3;
 
 pub const KEY: &str = "rpa_0123456789abcdef-e2e";
 /// Names a Python with the packages of `tests/requirements.txt`; `cargo xtask test runpod` sets it.
-const PYTHON: &str = "OUTBOARD_RUNPOD_PYTHON";
+const PYTHON: &str = "TEST_RUNPOD_PYTHON";
 
 pub fn python(test: &str) -> Option<PathBuf> {
     let python = std::env::var_os(PYTHON).map(PathBuf::from);
@@ -31,7 +31,7 @@ pub fn python(test: &str) -> Option<PathBuf> {
 }
 
 /// The sources of the worker for PyTorch; `cargo xtask test runpod` names them.
-const WORKER: &str = "OUTBOARD_RUNPOD_WORKER";
+const WORKER: &str = "TEST_RUNPOD_WORKER";
 
 pub fn torch_worker(test: &str) -> Option<PathBuf> {
     let sources = std::env::var_os(WORKER).map(PathBuf::from);
@@ -68,7 +68,7 @@ impl Platform {
         adjust: impl Fn(&mut EndpointSettings),
     ) -> Self {
         let worker = concat!(env!("CARGO_MANIFEST_DIR"), "/../testbed/python/envelope_worker.py");
-        let env = [("OUTBOARD_RUN_ENVELOPE", env!("CARGO_BIN_EXE_e2e-envelope"))];
+        let env = [("TEST_RUN_ENVELOPE", env!("CARGO_BIN_EXE_e2e-envelope"))];
         Self::of(python, &[worker], &env, server, speed, ids, adjust).await
     }
 
@@ -113,7 +113,7 @@ impl Platform {
             program,
             args: args.iter().map(ToString::to_string).collect(),
             env: env.map(|(name, value)| (name.to_string(), value.to_string())).collect(),
-            log: std::env::var_os("OUTBOARD_RUNPOD_LOG").map(Into::into),
+            log: std::env::var_os("TEST_RUNPOD_LOG").map(Into::into),
         };
         let endpoint = |id: &&str| {
             let mut endpoint = EndpointSettings::new(id, Some(command.clone()));

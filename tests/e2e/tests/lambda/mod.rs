@@ -13,8 +13,8 @@ use outboard_testbed::lambda::{Emulator, Endpoint, FUNCTION, Function};
 use tempfile::TempDir;
 
 /// The function's program; `cargo xtask test aws` sets it.
-pub const BOOTSTRAP: &str = "OUTBOARD_LAMBDA_BOOTSTRAP";
-const OF_CARGO: &str = "OUTBOARD_CARGO_LAMBDA";
+pub const BOOTSTRAP: &str = "TEST_LAMBDA_BOOTSTRAP";
+const OF_CARGO: &str = "TEST_CARGO_LAMBDA";
 
 /// Machines of the function, and tasks that run at the same time.
 pub const MACHINES: u32 = 4;

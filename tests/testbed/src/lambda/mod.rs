@@ -43,7 +43,7 @@ impl Function {
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null());
-        if std::env::var_os("OUTBOARD_LAMBDA_LOG").is_none() {
+        if std::env::var_os("TEST_LAMBDA_LOG").is_none() {
             command.stderr(Stdio::null());
         }
         command
