@@ -5,5 +5,5 @@ use outboard_engine::Cpu;
 mod bench;
 
 fn main() -> bench::Result<()> {
-    bench::serve(|_| Ok(Cpu))
+    bench::serve(|_| Ok(Cpu), bench::pool)
 }

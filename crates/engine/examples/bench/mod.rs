@@ -153,12 +153,17 @@ fn fma_peak() -> f64 {
     pulp::Arch::new().dispatch(Loop)
 }
 
-fn pool(threads: usize) -> Result<ThreadPool> {
+/// So many threads.
+pub(crate) fn pool(threads: usize) -> Result<ThreadPool> {
     Ok(ThreadPoolBuilder::new().num_threads(threads).build()?)
 }
 
-/// Answers requests until there is none any more. `kernels` gives what computes on so many threads.
-pub(crate) fn serve<K: Kernels + Sync>(kernels: impl Fn(usize) -> Result<K>) -> Result<()>
+/// Answers requests until there is none any more. `kernels` gives what computes on so many threads, `pool` the threads
+/// that call it.
+pub(crate) fn serve<K: Kernels + Sync>(
+    kernels: impl Fn(usize) -> Result<K>,
+    pool: impl Fn(usize) -> Result<ThreadPool>,
+) -> Result<()>
 where
     K::Model: Send,
     <K::Model as Model>::Data: Send,
@@ -182,8 +187,12 @@ where
             let (_, trainer, pool) = match &mut warm {
                 Some(warm) if warm.0 == Request { steps: warm.0.steps, ..request.clone() } => warm,
                 _ => {
-                    let (mut fresh, pool) = (trainer(&kernels(request.threads)?, &request)?, pool(request.threads)?);
-                    pool.install(|| steps(&mut fresh, 20).map_err(|e| e.to_string()))?;
+                    warm = None;
+                    let (kernels, pool) = (kernels(request.threads)?, pool(request.threads)?);
+                    let fresh = pool.install(|| {
+                        let mut fresh = trainer(&kernels, &request).map_err(|e| e.to_string())?;
+                        steps(&mut fresh, 20).map_err(|e| e.to_string()).map(|()| fresh)
+                    })?;
                     warm.insert((request.clone(), fresh, pool))
                 }
             };

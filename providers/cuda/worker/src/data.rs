@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use outboard_protocol::{Augmentation, Dataset, Inputs, Target};
 use rayon::prelude::*;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
-use crate::error::Torch;
+use crate::{device::Machine, error::Torch};
 
 /// A data set. Targets are always on the device.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ pub struct Data {
     weights: Option<Tensor>,
     shape: Vec<usize>,
     rows: usize,
-    device: Device,
+    machine: Machine,
 }
 
 #[derive(Debug)]
@@ -48,7 +48,8 @@ pub(crate) struct Batch {
 
 impl Data {
     /// Brings a data set to the device. Features stay beside it where they take more than `room` bytes.
-    pub(crate) fn new(data: Dataset, device: Device, room: u64) -> Torch<Self> {
+    pub(crate) fn new(data: Dataset, machine: Machine, room: u64) -> Torch<Self> {
+        let device = machine.device;
         let rows = data.rows();
         let shape: Vec<i64> = [&[rows], &data.shape[..]].concat().iter().map(|&n| n as i64).collect();
         let features = match data.x {
@@ -77,7 +78,7 @@ impl Data {
         };
         let targets = targets.map(|y| y.f_to_device(device)).transpose()?;
         let weights = data.weights.as_deref().map(|w| Tensor::f_from_slice(w)?.f_to_device(device)).transpose()?;
-        Ok(Self { features, targets, weights, shape: data.shape, rows, device })
+        Ok(Self { features, targets, weights, shape: data.shape, rows, machine })
     }
 
     /// Number of rows.
@@ -127,12 +128,14 @@ impl Data {
     fn gathered(&self, inputs: &Inputs, rows: &[u32], augmentation: Option<Augmentation<'_>>) -> Torch<Tensor> {
         let (shape, width) = (&self.shape[..], self.shape.iter().product::<usize>());
         let mut x = vec![0.0; rows.len() * width];
-        x.par_chunks_exact_mut(width).zip(rows).with_min_len(16).for_each(|(to, &row)| {
-            inputs.copy_row(row as usize, to);
-            if let (Some(augmentation), [channels, height, width]) = (augmentation, shape) {
-                augmentation.apply(row, [*channels, *height, *width], to);
-            }
+        self.machine.beside.install(|| {
+            x.par_chunks_exact_mut(width).zip(rows).with_min_len(16).for_each(|(to, &row)| {
+                inputs.copy_row(row as usize, to);
+                if let (Some(augmentation), [channels, height, width]) = (augmentation, shape) {
+                    augmentation.apply(row, [*channels, *height, *width], to);
+                }
+            });
         });
-        crate::parameters::upload(&x, &[&[rows.len()], shape].concat(), self.device)
+        crate::parameters::upload(&x, &[&[rows.len()], shape].concat(), self.machine.device)
     }
 }

@@ -1,6 +1,6 @@
 //! What is computed on.
 
-use std::str::FromStr;
+use std::{str::FromStr, sync::Arc};
 
 use outboard_core::{
     error::{Error, ErrorKind, Result},
@@ -10,12 +10,17 @@ use outboard_core::{
 use outboard_cuda::gpu::{self, Gpu};
 use outboard_engine::Kernels;
 use outboard_protocol::Tensors;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 use tch::{Cuda, Device, utils};
 
 use crate::model::TorchModel;
 
 /// The libtorch that `tch` is made for.
 pub const LIBTORCH: &str = "2.13.0";
+
+/// Threads that call libtorch. OpenMP keeps a team for each thread that does, and where the teams together have more threads
+/// than there are cores, their threads sleep between operations instead of waiting: two callers cost a third of the speed.
+pub const CALLERS: usize = 1;
 
 /// Which device is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +51,8 @@ impl FromStr for Choice {
 #[derive(Clone, Debug)]
 pub(crate) struct Machine {
     pub(crate) device: Device,
+    /// Threads for what is done beside the device.
+    pub(crate) beside: Arc<ThreadPool>,
     /// What it is, in words.
     pub(crate) words: String,
     /// Whether products are made of 16-bit floats.
@@ -117,7 +124,11 @@ impl Libtorch {
             }
         };
         let numerics = format!("libtorch {LIBTORCH} {kernels}{options}");
-        Ok(Self { machine: Machine { device, words, bf16 }, numerics })
+        let beside = ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .map_err(|e| Error::new(ErrorKind::WorkerUnhealthy, "the worker's threads cannot be started").because(e))?;
+        Ok(Self { machine: Machine { device, beside: Arc::new(beside), words, bf16 }, numerics })
     }
 
     /// What it computes on, in words.

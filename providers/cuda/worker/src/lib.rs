@@ -12,5 +12,5 @@ mod optimizer;
 mod parameters;
 
 pub use data::Data;
-pub use device::{Choice, LIBTORCH, Libtorch};
+pub use device::{CALLERS, Choice, LIBTORCH, Libtorch};
 pub use model::TorchModel;

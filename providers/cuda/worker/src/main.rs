@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode, thread::available_parallelism};
 
 use clap::Parser;
 use outboard_core::error::{Error, ErrorKind, Result};
-use outboard_cuda_worker::{Choice, Libtorch};
+use outboard_cuda_worker::{CALLERS, Choice, Libtorch};
 use outboard_store::FolderStore;
 use outboard_worker::serve_stdio_on;
 use rayon::ThreadPoolBuilder;
@@ -48,7 +48,7 @@ fn serve(arguments: &Arguments) -> Result<()> {
     };
     let libtorch = Libtorch::open(arguments.device, arguments.bf16, threads)?;
     let store = FolderStore::open(&arguments.store)?;
-    let pool = ThreadPoolBuilder::new().num_threads(threads).build();
+    let pool = ThreadPoolBuilder::new().num_threads(CALLERS).build();
     let pool = pool.map_err(|e| Error::new(ErrorKind::Unexpected, "cannot start the worker's threads").because(e))?;
     let device = libtorch.words().to_string();
     serve_stdio_on(libtorch, device, store, &pool)

@@ -264,7 +264,7 @@ impl Model for TorchModel {
 
     fn place(&self, data: Dataset) -> Result<Data> {
         let room = if self.augments { 0 } else { self.machine.room() };
-        Data::new(data, self.device(), room).map_err(failed)
+        Data::new(data, self.machine.clone(), room).map_err(failed)
     }
 
     fn prepare_training(&mut self, train: &Train, state: Option<&Tensors>) -> Result<()> {
