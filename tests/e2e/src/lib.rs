@@ -10,10 +10,12 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
+mod home;
 #[cfg(unix)]
 pub mod plugins;
 mod worker;
 
+pub use home::{Home, named};
 pub use worker::Worker;
 
 /// The repository.

@@ -15,120 +15,32 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
-use outboard::{
-    Client, Config, Error, ErrorKind, Event, Job, Report, RunEvent,
-    config::{CpuConfig, HttpConfig, Sources},
-    read_job,
-};
-use outboard_core::{
-    ComputeProvider, Result, Task, TaskId,
-    provider::{Cancelled, Capabilities, Health, PriceModel, ProviderInfo, TaskSummary},
-    task::{Revision, TaskState},
-};
-use outboard_cpu::CpuProvider;
-use outboard_e2e::{Worker, is_thorough, repository};
+use outboard::{Client, Error, ErrorKind, Event, Job, Report, RunEvent, config::HttpConfig};
+use outboard_core::{ComputeProvider, Result};
+use outboard_e2e::{Home, Worker, is_thorough, named};
 use outboard_http::{HttpProvider, WorkerConfig};
-use outboard_store::FolderStore;
 use outboard_testbed::{Fault, Proxy, Weather};
 use outboard_worker::{Server, ServerConfig, TaskProgram, Token};
 use outboard_wrappers::{Settings, standard};
 use tokio::net::TcpListener;
 
-/// A provider under another name.
-#[derive(Debug)]
-struct Named {
-    inner: Arc<dyn ComputeProvider>,
-    info: ProviderInfo,
+fn home() -> Home {
+    Home::new(&["checkpoint.every=\"20ms\""])
 }
 
-fn named(inner: Arc<dyn ComputeProvider>, id: &str) -> Arc<dyn ComputeProvider> {
-    let info = ProviderInfo { id: id.into(), kind: id.into(), ..inner.info().clone() };
-    Arc::new(Named { inner, info })
-}
-
-#[async_trait]
-impl ComputeProvider for Named {
-    fn info(&self) -> &ProviderInfo {
-        &self.info
-    }
-    fn capabilities(&self) -> &Capabilities {
-        self.inner.capabilities()
-    }
-    async fn price(&self) -> Result<PriceModel> {
-        self.inner.price().await
-    }
-    async fn health(&self) -> Result<Health> {
-        self.inner.health().await
-    }
-    async fn submit(&self, task: &Task) -> Result<TaskId> {
-        self.inner.submit(task).await
-    }
-    async fn wait(&self, id: &TaskId, seen: Revision, limit: Duration) -> Result<TaskState> {
-        self.inner.wait(id, seen, limit).await
-    }
-    async fn cancel(&self, id: &TaskId) -> Result<Cancelled> {
-        self.inner.cancel(id).await
-    }
-    async fn list(&self) -> Result<Vec<TaskSummary>> {
-        self.inner.list().await
-    }
-    async fn find_attempt(&self, attempt: &str, key: &str) -> Result<Option<TaskId>> {
-        self.inner.find_attempt(attempt, key).await
-    }
-}
-
-/// A client's home, its configuration and its store.
-struct Home {
-    folder: tempfile::TempDir,
-    config: Config,
-    store: FolderStore,
-}
-
-impl Home {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let environment = vec![("OUTBOARD_HOME".to_string(), folder.path().to_str().unwrap().to_string())];
-        let overrides = vec!["checkpoint.every=\"20ms\"".to_string()];
-        let sources = Sources { directory: folder.path().into(), environment, overrides };
-        let config = Config::load(&sources).unwrap();
-        let store = FolderStore::open(folder.path()).unwrap();
-        Self { folder, config, store }
-    }
-
-    fn client(&self, providers: Vec<Arc<dyn ComputeProvider>>) -> Client {
-        Client::with_providers(self.config.clone(), self.store.clone(), providers).unwrap()
-    }
-
-    fn http(&self, workers: &[SocketAddr]) -> Arc<dyn ComputeProvider> {
-        let worker = |address: &SocketAddr| WorkerConfig {
-            url: format!("http://{address}"),
-            token: Some(Worker::TOKEN.into()),
-            ..WorkerConfig::default()
-        };
-        let config = HttpConfig {
-            workers: workers.iter().map(worker).collect(),
-            request_timeout: Duration::from_secs(1),
-            ..HttpConfig::default()
-        };
-        standard(Arc::new(HttpProvider::new(&config, self.store.clone()).unwrap()), &Settings::default())
-    }
-
-    /// The CPU here, as a provider that nobody would choose before the others.
-    fn fallback(&self) -> Arc<dyn ComputeProvider> {
-        let cpu = CpuProvider::new(&CpuConfig { enabled: true, threads: 1 }, self.store.clone()).unwrap();
-        named(Arc::new(cpu), "z-fallback")
-    }
-
-    /// The digits, for `epochs` epochs.
-    fn job(&self, name: &str, epochs: u32) -> Job {
-        let mut job = read_job(&repository().join("examples/digits.toml")).unwrap();
-        job.train.epochs = epochs;
-        job.name = Some(name.into());
-        job.output = Some(self.folder.path().join("out").join(name));
-        job
-    }
+fn http(home: &Home, workers: &[SocketAddr]) -> Arc<dyn ComputeProvider> {
+    let worker = |address: &SocketAddr| WorkerConfig {
+        url: format!("http://{address}"),
+        token: Some(Worker::TOKEN.into()),
+        ..WorkerConfig::default()
+    };
+    let config = HttpConfig {
+        workers: workers.iter().map(worker).collect(),
+        request_timeout: Duration::from_secs(1),
+        ..HttpConfig::default()
+    };
+    standard(Arc::new(HttpProvider::new(&config, home.store.clone()).unwrap()), &Settings::default())
 }
 
 /// Kills the task processes of these workers, one every so often, until it is dropped.
@@ -146,14 +58,14 @@ fn kill_now_and_then(workers: &[Worker], killed: Arc<AtomicUsize>) -> tokio::tas
 
 /// Runs many small jobs over two workers behind networks that fail one exchange in five.
 async fn many(count: usize, with_fallback: bool) -> (usize, usize, Vec<Error>) {
-    let home = Home::new();
-    let workers = ["a", "b"].map(|name| Worker::start(&home.folder.path().join(name)));
+    let home = home();
+    let workers = ["a", "b"].map(|name| Worker::start(&home.path().join(name)));
     let mut proxies = Vec::new();
     for (seed, worker) in workers.iter().enumerate() {
         proxies.push(Proxy::start(worker.address(), Weather::foul(0.2, &Fault::EVERY, seed as u64)).await.unwrap());
     }
     let addresses: Vec<_> = proxies.iter().map(Proxy::address).collect();
-    let mut providers = vec![home.http(&addresses)];
+    let mut providers = vec![http(&home, &addresses)];
     if with_fallback {
         providers.push(home.fallback());
     }
@@ -251,17 +163,17 @@ async fn attempts(client: &Client) -> Vec<String> {
 }
 
 fn folder(home: &Home, name: &str) -> PathBuf {
-    home.folder.path().join(name)
+    home.path().join(name)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_kills_its_task_process_on_two_providers_is_stopped() {
-    let home = Home::new();
+    let home = home();
     let dies = format!("{}echo 'illegal instruction in layer 3' >&2\nkill -ILL $$\n", hello());
     let mut providers = Vec::new();
     for name in ["a", "b", "c"] {
         let address = worker_of(&folder(&home, name), &dies).await;
-        providers.push(named(home.http(&[address]), name));
+        providers.push(named(http(&home, &[address]), name, name));
     }
     let client = home.client(providers);
     let (report, warnings) = train(&client, home.job("poison", 2)).await;
@@ -273,11 +185,11 @@ async fn a_job_that_kills_its_task_process_on_two_providers_is_stopped() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_whose_provider_crash_loops_moves_on_and_is_not_blamed() {
-    let home = Home::new();
+    let home = home();
     // Its first process lives long enough to say what it is; none lives to take a task.
     let loops = format!("{}exit 7\n", hello().lines().next().unwrap().to_string() + "\n");
     let address = worker_of(&folder(&home, "a"), &loops).await;
-    let client = home.client(vec![named(home.http(&[address]), "a"), home.fallback()]);
+    let client = home.client(vec![named(http(&home, &[address]), "a", "a"), home.fallback()]);
     let (report, warnings) = train(&client, home.job("moves", 2)).await;
     let report = report.unwrap();
     assert_eq!(report.provider, "z-fallback", "{warnings:?}");
@@ -287,9 +199,9 @@ async fn a_job_whose_provider_crash_loops_moves_on_and_is_not_blamed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_is_wrong_costs_one_attempt() {
-    let home = Home::new();
+    let home = home();
     let worker = Worker::start(&folder(&home, "worker"));
-    let client = home.client(vec![home.http(&[worker.address()]), home.fallback()]);
+    let client = home.client(vec![http(&home, &[worker.address()]), home.fallback()]);
     let mut job = home.job("nan", 2);
     job.train.optimizer = serde_json::from_str("{\"type\":\"sgd\",\"lr\":1e30}").unwrap();
     let (report, _) = train(&client, job).await;

@@ -13,23 +13,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
-use outboard::{
-    Client, Config, Error, Event, Job, Report, RunEvent, Status,
-    config::{CpuConfig, RunPodConfig, Sources},
-    read_job,
-    router::Policy,
-};
-use outboard_core::{
-    ComputeProvider, Result, Task, TaskId,
-    provider::{Cancelled, Capabilities, Health, PriceModel, ProviderInfo, TaskSummary},
-    task::{Revision, TaskState},
-};
-use outboard_cpu::CpuProvider;
-use outboard_e2e::{is_thorough, repository};
+use outboard::{Client, Error, Event, Job, Report, RunEvent, Status, config::RunPodConfig, router::Policy};
+use outboard_core::{ComputeProvider, Result};
+use outboard_e2e::{Home, is_thorough, named};
 use outboard_runpod::{EndpointConfig, RunPodProvider};
-use outboard_store::{Bucket, FolderStore};
+use outboard_store::Bucket;
 use outboard_testbed::{
     Fault, Weather,
     runpod::{Fate, Trouble},
@@ -40,110 +29,34 @@ mod common;
 
 use common::{KEY, Platform, python, s3};
 
-/// A provider under another name, of a kind that the router believes something else of.
-#[derive(Debug)]
-struct Named {
-    inner: Arc<dyn ComputeProvider>,
-    info: ProviderInfo,
+fn home() -> Home {
+    let mut home = Home::new(&["budget.day_usd=none"]);
+    // What is quickest, whatever it costs: RunPod, as long as it works.
+    home.config.router.policy = Policy::Fastest;
+    home
 }
 
-fn named(inner: Arc<dyn ComputeProvider>, id: &str, kind: &str) -> Arc<dyn ComputeProvider> {
-    let info = ProviderInfo { id: id.into(), kind: kind.into(), ..inner.info().clone() };
-    Arc::new(Named { inner, info })
-}
-
-#[async_trait]
-impl ComputeProvider for Named {
-    fn info(&self) -> &ProviderInfo {
-        &self.info
-    }
-    fn capabilities(&self) -> &Capabilities {
-        self.inner.capabilities()
-    }
-    async fn price(&self) -> Result<PriceModel> {
-        self.inner.price().await
-    }
-    async fn health(&self) -> Result<Health> {
-        self.inner.health().await
-    }
-    async fn submit(&self, task: &Task) -> Result<TaskId> {
-        self.inner.submit(task).await
-    }
-    async fn wait(&self, id: &TaskId, seen: Revision, limit: Duration) -> Result<TaskState> {
-        self.inner.wait(id, seen, limit).await
-    }
-    async fn cancel(&self, id: &TaskId) -> Result<Cancelled> {
-        self.inner.cancel(id).await
-    }
-    async fn list(&self) -> Result<Vec<TaskSummary>> {
-        self.inner.list().await
-    }
-    async fn find_attempt(&self, attempt: &str, key: &str) -> Result<Option<TaskId>> {
-        self.inner.find_attempt(attempt, key).await
-    }
-}
-
-/// A client's home, its configuration and its store.
-struct Home {
-    folder: tempfile::TempDir,
-    config: Config,
-    store: FolderStore,
-}
-
-impl Home {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let environment = vec![("OUTBOARD_HOME".to_string(), folder.path().to_str().unwrap().to_string())];
-        let overrides = vec!["budget.day_usd=none".to_string()];
-        let sources = Sources { directory: folder.path().into(), environment, overrides };
-        let mut config = Config::load(&sources).unwrap();
-        // What is quickest, whatever it costs: RunPod, as long as it works.
-        config.router.policy = Policy::Fastest;
-        let store = FolderStore::open(folder.path()).unwrap();
-        Self { folder, config, store }
-    }
-
-    fn runpod(
-        &self,
-        platform: &Platform,
-        ids: &[&str],
-        adjust: impl FnOnce(&mut RunPodConfig),
-    ) -> Arc<dyn ComputeProvider> {
-        let endpoint = |id: &&str| EndpointConfig { id: (*id).into(), gpu: "RTX 4090".into(), weight: 1 };
-        let mut config = RunPodConfig {
-            api_key: Some(KEY.into()),
-            endpoints: ids.iter().map(endpoint).collect(),
-            base_url: platform.runpod.base_url(),
-            rest_url: platform.runpod.rest_url(),
-            manage_url: platform.runpod.manage_url(),
-            request_timeout: Duration::from_secs(2),
-            lost_patience: Duration::from_secs(2),
-            ..RunPodConfig::default()
-        };
-        adjust(&mut config);
-        let bucket = platform.server.as_ref().map(|server| Bucket::open(&server.config()).unwrap());
-        let provider = RunPodProvider::new(&config, self.store.clone(), bucket).unwrap();
-        named(standard(Arc::new(provider), &Settings::default()), "runpod", "http")
-    }
-
-    /// The CPU here, as a provider that nobody would choose before the other.
-    fn fallback(&self) -> Arc<dyn ComputeProvider> {
-        let cpu = CpuProvider::new(&CpuConfig { enabled: true, threads: 1 }, self.store.clone()).unwrap();
-        named(Arc::new(cpu), "z-fallback", "slow")
-    }
-
-    fn client(&self, providers: Vec<Arc<dyn ComputeProvider>>) -> Client {
-        Client::with_providers(self.config.clone(), self.store.clone(), providers).unwrap()
-    }
-
-    /// The digits, for two epochs.
-    fn job(&self, name: &str) -> Job {
-        let mut job = read_job(&repository().join("examples/digits.toml")).unwrap();
-        job.train.epochs = 2;
-        job.name = Some(name.into());
-        job.output = Some(self.folder.path().join("out").join(name));
-        job
-    }
+fn runpod(
+    home: &Home,
+    platform: &Platform,
+    ids: &[&str],
+    adjust: impl FnOnce(&mut RunPodConfig),
+) -> Arc<dyn ComputeProvider> {
+    let endpoint = |id: &&str| EndpointConfig { id: (*id).into(), gpu: "RTX 4090".into(), weight: 1 };
+    let mut config = RunPodConfig {
+        api_key: Some(KEY.into()),
+        endpoints: ids.iter().map(endpoint).collect(),
+        base_url: platform.runpod.base_url(),
+        rest_url: platform.runpod.rest_url(),
+        manage_url: platform.runpod.manage_url(),
+        request_timeout: Duration::from_secs(2),
+        lost_patience: Duration::from_secs(2),
+        ..RunPodConfig::default()
+    };
+    adjust(&mut config);
+    let bucket = platform.server.as_ref().map(|server| Bucket::open(&server.config()).unwrap());
+    let provider = RunPodProvider::new(&config, home.store.clone(), bucket).unwrap();
+    named(standard(Arc::new(provider), &Settings::default()), "runpod", "http")
 }
 
 async fn train(client: &Client, job: Job) -> (Result<Report>, Vec<String>) {
@@ -219,16 +132,19 @@ async fn one_exchange_in_five_fails_and_nearly_every_task_succeeds() {
         (endpoint.workers_min, endpoint.workers_max) = (1, 2);
     });
     let platform = Arc::new(platform.await);
-    let mut home = Home::new();
+    let mut home = home();
     // As long as a start takes, as everywhere: here that is a second or two.
     home.config.router.breaker.cooldown = Duration::from_secs(2);
-    let client = home.client(vec![home.runpod(&platform, &IDS, |_| {})]);
+    let client = home.client(vec![runpod(&home, &platform, &IDS, |_| {})]);
     platform.runpod.weather(Weather::foul(0.2, &FAULTS, 3));
     let troubles = Arc::new(AtomicUsize::new(0));
     let troubling = trouble(platform.clone(), troubles.clone());
     let began = Instant::now();
-    let results: Vec<Result<Report>> =
-        stream::iter(0..count).map(|n| client.train(home.job(&format!("job-{n}")))).buffer_unordered(8).collect().await;
+    let results: Vec<Result<Report>> = stream::iter(0..count)
+        .map(|n| client.train(home.job(&format!("job-{n}"), 2)))
+        .buffer_unordered(8)
+        .collect()
+        .await;
     troubling.abort();
     let time = began.elapsed();
     let faults: usize = platform.runpod.met().into_values().sum();
@@ -281,15 +197,15 @@ async fn a_crash_loop_is_diagnosed_and_the_job_is_finished_elsewhere() {
     ] {
         let platform = platform_of(python.clone(), None).await;
         platform.runpod.set_fate("ep1", fate);
-        let home = Home::new();
+        let home = home();
         let patience = Duration::from_secs(2);
-        let runpod = home.runpod(&platform, &["ep1"], |config| {
+        let runpod = runpod(&home, &platform, &["ep1"], |config| {
             (config.crash_patience, config.throttled_patience, config.capacity_patience) =
                 (patience, patience, patience);
         });
         let client = home.client(vec![runpod, home.fallback()]);
         let began = Instant::now();
-        let (report, warnings) = train(&client, home.job("moves")).await;
+        let (report, warnings) = train(&client, home.job("moves", 2)).await;
         let report = report.unwrap();
         assert_eq!((report.provider.as_str(), report.moves.len()), ("z-fallback", 1), "{warnings:?}");
         assert!(report.moves[0].why.contains(cause), "{:?}", report.moves);
@@ -309,10 +225,10 @@ async fn a_lost_reply_with_a_store_costs_nothing_more() {
     let test = "a_lost_reply_with_a_store_costs_nothing_more";
     let (Some(python), Some(server)) = (python(test), s3::server(test)) else { return };
     let platform = platform_of(python, Some(server)).await;
-    let home = Home::new();
-    let client = home.client(vec![home.runpod(&platform, &["ep1"], |_| {})]);
+    let home = home();
+    let client = home.client(vec![runpod(&home, &platform, &["ep1"], |_| {})]);
     platform.runpod.weather(Weather::fair().then("POST /v2/ep1/run", Fault::LoseReply));
-    let (report, warnings) = train(&client, home.job("lost")).await;
+    let (report, warnings) = train(&client, home.job("lost", 2)).await;
     assert_eq!(report.unwrap().provider, "runpod", "{warnings:?}");
     assert_eq!(attempts(&client).await, [("runpod".to_string(), "settled")]);
     assert_eq!(platform.runpod.seen("run").len(), 1, "it was sent again");
@@ -325,10 +241,10 @@ async fn a_submission_that_never_came_is_withdrawn_and_reserved_anew() {
     let test = "a_submission_that_never_came_is_withdrawn_and_reserved_anew";
     let (Some(python), Some(server)) = (python(test), s3::server(test)) else { return };
     let platform = platform_of(python, Some(server)).await;
-    let home = Home::new();
-    let client = home.client(vec![home.runpod(&platform, &["ep1"], |_| {})]);
+    let home = home();
+    let client = home.client(vec![runpod(&home, &platform, &["ep1"], |_| {})]);
     platform.runpod.weather(Weather::fair().then("POST /v2/ep1/run", Fault::ResetRequest));
-    let (report, warnings) = train(&client, home.job("lost")).await;
+    let (report, warnings) = train(&client, home.job("lost", 2)).await;
     assert_eq!(report.unwrap().provider, "runpod", "{warnings:?}");
     let why = "runpod failed: the reply to the task's submission was lost, and no worker has taken it";
     assert_eq!(warnings, [why]);
@@ -343,15 +259,15 @@ async fn a_lost_reply_without_a_store_is_waited_out_and_charged_in_full() {
     let test = "a_lost_reply_without_a_store_is_waited_out_and_charged_in_full";
     let Some(python) = python(test) else { return };
     let platform = platform_of(python, None).await;
-    let home = Home::new();
+    let home = home();
     let second = Duration::from_secs(1);
-    let runpod = home.runpod(&platform, &["ep1"], |config| {
+    let runpod = runpod(&home, &platform, &["ep1"], |config| {
         (config.max_task_time, config.start_within, config.transfer_time) = (3 * second, second, second);
     });
     let price = runpod.price().await.unwrap();
     let client = home.client(vec![runpod, home.fallback()]);
     platform.runpod.weather(Weather::fair().then("POST /v2/ep1/run", Fault::LoseReply));
-    let (report, warnings) = train(&client, home.job("lost")).await;
+    let (report, warnings) = train(&client, home.job("lost", 2)).await;
     assert_eq!(report.unwrap().provider, "z-fallback", "{warnings:?}");
     assert_eq!(attempts(&client).await, [("runpod".to_string(), "assumed"), ("z-fallback".to_string(), "settled")]);
     assert_eq!(platform.runpod.seen("run").len(), 1, "it was sent again");
