@@ -13,10 +13,11 @@ const OPENING: &str = "# Troubleshooting
 Every error ends with a code, and every check has one.
 
 ```sh
-outboard doctor                     # what is configured, on this machine and elsewhere
-outboard doctor --job JOB.toml      # and whether a job could run there
-outboard doctor --provider runpod   # one provider
-outboard doctor --explain OB-DATA   # what this page says of a code
+outboard doctor                         # what is configured, on this machine and elsewhere
+outboard doctor --job JOB.toml          # and whether a job could run there
+outboard doctor --provider runpod       # one provider
+outboard doctor env --provider runpod   # what is different there
+outboard doctor --explain OB-DATA       # what this page says of a code
 ```
 
 Where a container crashes or hangs, run `outboard-worker preflight` in it: [random-device.md](random-device.md) shows how. Tasks

@@ -27,6 +27,8 @@ impl Kernels for Cpu {
         numerics::class()
     }
 
+    fn describe(&self, _: &mut Environment) {}
+
     fn model(&self, architecture: &Architecture, weights: &Tensors, rows: usize) -> Result<CpuModel> {
         Ok(CpuModel {
             network: Network::new(architecture, weights, rows)?,

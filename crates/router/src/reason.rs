@@ -113,8 +113,8 @@ impl fmt::Display for Reason {
             Self::LocalOnly(filled) => write!(f, "{filled}, where only local providers are used"),
             Self::NoLocalFallback => f.write_str("jobs may not come home to this machine"),
             Self::Operation { asked, can } => {
-                let can: Vec<_> = can.iter().copied().map(operation).collect();
-                write!(f, "it can't run `{}`, only {}", operation(*asked), list(&can))
+                let can: Vec<_> = can.iter().map(ToString::to_string).collect();
+                write!(f, "it can't run `{asked}`, only {}", list(&can))
             }
             Self::Layers(missing) => {
                 write!(f, "it lacks the layer{} {}", if missing.len() == 1 { "" } else { "s" }, list(missing))
@@ -216,13 +216,5 @@ impl OverBudget {
             cap => format!("raise the {cap} budget"),
         };
         if self.may_wait { format!("wait for the running tasks, or {raise}") } else { raise }
-    }
-}
-
-fn operation(kind: OperationKind) -> &'static str {
-    match kind {
-        OperationKind::Train => "train",
-        OperationKind::Evaluate => "evaluate",
-        OperationKind::Predict => "predict",
     }
 }

@@ -1,8 +1,11 @@
-//! `outboard doctor`: whether what is configured works, check by check.
+//! `outboard doctor`: whether what is configured works, check by check; and how this machine differs from another.
 //!
 //! The checks run at the same time, each with a deadline of its own. Those of a provider come from one function of its
 //! crate, `examine`, and are wired up in `doctor::providers`.
 
+mod consequences;
+mod differences;
+mod environment;
 mod job;
 mod ledger;
 mod machine;
@@ -18,6 +21,10 @@ use outboard_core::{
 use outboard_store::FolderStore;
 use tokio::time::timeout;
 
+pub use self::{
+    differences::Fact,
+    environment::{Comparable, Comparison, Place},
+};
 use crate::{
     Config,
     client::trial,

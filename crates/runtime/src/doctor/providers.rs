@@ -59,7 +59,8 @@ pub(super) async fn examine(config: &Arc<Config>, known: &Known, store: &FolderS
     found
 }
 
-fn how(key: &str) -> String {
+/// How a provider would be used.
+pub(super) fn how(key: &str) -> String {
     match key {
         "providers.runpod" => "set OUTBOARD_PROVIDERS__RUNPOD__API_KEY, and `providers.runpod.endpoints`".into(),
         _ => format!("set {key}.enabled = true"),
