@@ -149,7 +149,7 @@ fn system(found: &mut Environment, root: &Path, variables: &[(String, String)]) 
     }
     let set = |name: &&str| variables.iter().find(|(known, value)| known == name && !value.is_empty());
     let locale = ["LC_ALL", "LC_CTYPE", "LANG"].iter().find_map(set);
-    found.state("system.locale", locale.map_or("C", |(_, value)| value));
+    found.state("system.locale", locale.map_or("C", |(_, value)| value.as_str()));
 }
 
 #[cfg(test)]

@@ -201,6 +201,11 @@ impl Reason {
         Some(help)
     }
 
+    /// Whether the user wants it so.
+    pub(crate) fn is_chosen(&self) -> bool {
+        matches!(self, Self::Disabled | Self::ExcludedByJob | Self::NotPinned { .. } | Self::NoLocalFallback)
+    }
+
     /// Whether waiting for running tasks may let the provider have the task.
     #[must_use]
     pub fn may_wait(&self) -> bool {

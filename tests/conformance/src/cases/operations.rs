@@ -135,7 +135,7 @@ pub(super) async fn describes_its_environment(suite: &Suite<'_>) -> Checked {
     ensure!(!events.iter().any(trained), "it trains: {events:?}");
     let class = suite.fixture.numerics();
     let told = found.get("program.numerics");
-    ensure!(told == Some(&class), "the numerics class is {told:?} instead of `{class}`");
+    ensure!(told == Some(class.as_str()), "the numerics class is {told:?} instead of `{class}`");
     for name in ["program.version", "cpu.cores", "cpu.arch", "system.os"] {
         ensure!(found.get(name).is_some_and(|value| !value.is_empty()), "`{name}` is missing in {found:?}");
     }
