@@ -156,6 +156,11 @@ fn system(found: &mut Environment, root: &Path, variables: &[(String, String)]) 
 mod tests {
     use super::*;
 
+    const LIMITS_FILE: &str = "Limit  Soft  Hard  Units\nMax open files  1024  1048576  files\n\
+                               Max processes  unlimited unlimited processes\n";
+    const STATUS_FILE: &str = "Name:\tx\nUid:\t10001\t1\t1\t1\nGid:\t7\t7\t7\t7\nCapEff:\t00000000a80425fb\n\
+                               NoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t1\n";
+
     fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         for (name, text) in files {
@@ -171,15 +176,15 @@ mod tests {
     fn a_container_is_described_by_its_files() {
         let root = tree(&[
             ("proc/cpuinfo", "processor\t: 0\nmodel name\t: AMD EPYC 7543\nflags\t\t: fpu sse4_2 avx avx2 fma x2apic\n"),
-            ("proc/driver/nvidia/version", "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  550.54.15  Release\n"),
+            ("proc/driver/nvidia/version", "NVRM version: NVIDIA UNIX Open Kernel Module  550.54.15  Release\n"),
             ("proc/driver/nvidia/gpus/0000:01:00.0/information", "Model: \t\t NVIDIA A10G\nIRQ: 1\n"),
             ("proc/driver/nvidia/gpus/0000:02:00.0/information", "Model: \t\t NVIDIA L4\n"),
             ("proc/meminfo", "MemTotal:       67108864 kB\n"),
             ("proc/self/cgroup", "0::/a\n"),
             ("sys/fs/cgroup/a/memory.events", "oom_kill 0\n"),
             ("sys/fs/cgroup/a/memory.max", "17179869184\n"),
-            ("proc/self/limits", "Limit        Soft   Hard   Units\nMax open files   1024   1048576   files\nMax processes    unlimited unlimited processes\n"),
-            ("proc/self/status", "Name:\tx\nUid:\t10001\t10001\t10001\t10001\nGid:\t7\t7\t7\t7\nCapEff:\t00000000a80425fb\nNoNewPrivs:\t1\nSeccomp:\t2\n"),
+            ("proc/self/limits", LIMITS_FILE),
+            ("proc/self/status", STATUS_FILE),
             ("proc/self/attr/current", "docker-default (enforce)\n\0"),
             ("etc/os-release", "NAME=x\nPRETTY_NAME=\"Ubuntu 24.04.1 LTS\"\n"),
             ("proc/sys/kernel/osrelease", "6.1.0\n"),

@@ -92,8 +92,8 @@ fn what_can_not_be_compared_is_told() {
     assert_eq!((unused.code, unused.last()["event"].as_str()), (2, Some("failed")));
     let words = "the provider `runpod` is not set up, or not enabled\n  try: set OUTBOARD_PROVIDERS__RUNPOD__API_KEY";
     assert!(unused.stderr.contains(words) && unused.stderr.contains("OB-NOT-SET-UP"), "{}", unused.stderr);
-    let nobody = "[providers.http]\nenabled = true\nworkers = [{ url = \"http://127.0.0.1:1\", token = \"0123456789abcdef\" }]\n";
-    user.write("outboard.toml", nobody);
+    let nobody = Worker::entry("127.0.0.1:1".parse().unwrap());
+    user.write("outboard.toml", &format!("[providers.http]\nenabled = true\nworkers = [{nobody}]\n"));
     let lost = compare(&user, &["--provider", "http"]);
     assert_eq!((lost.code, lost.last()["event"].as_str()), (1, Some("failed")), "{}", lost.stdout);
     let missing = user.run(&["doctor", "env"]);

@@ -1,7 +1,7 @@
 """What the place is like where tasks run, as facts (`docs/protocol.md`, section 11).
 
-`outboard doctor env` runs this file, with `preflight` and `memory`, in the Python of its own machine
-too: nothing but Python 3.8 is needed. The worker in Rust tells the same facts.
+`outboard doctor env` runs this file, with `preflight` and `memory`, in the Python of its own
+machine too: nothing but Python 3.8 is needed. The worker in Rust tells the same facts.
 """
 
 from __future__ import annotations
@@ -165,7 +165,8 @@ def cores(root: Path = Path("/")) -> int:
         quota, period = (top / "cpu.max").read_text().split()
         count = min(count, int(quota) // int(period))
     with suppress(OSError, ValueError):
-        quota, period = ((top / f"cpu/cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        files = (top / f"cpu/cpu.cfs_{name}_us" for name in ("quota", "period"))
+        quota, period = (file.read_text() for file in files)
         count = min(count, int(quota) // int(period)) if int(quota) > 0 else count
     return max(count, 1)
 
