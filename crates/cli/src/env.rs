@@ -80,7 +80,10 @@ fn text(provider: &str, found: &Comparison, all: bool, printer: &Printer) {
     notes.iter().for_each(|note| printer.line(format!("note: {note}")));
     let differ = facts.iter().filter(|fact| fact.differs).count();
     let rest = if all || differ == facts.len() { "" } else { "; `--all` shows the others too" };
-    printer.line(format!("{differ} of {} facts differ from those of {provider} ({device}){rest}; charged {cost}", facts.len()));
+    printer.line(format!(
+        "{differ} of {} facts differ from those of {provider} ({device}){rest}; charged {cost}",
+        facts.len()
+    ));
 }
 
 fn cell(value: &Option<String>) -> String {

@@ -101,7 +101,10 @@ mod tests {
         assert_eq!(refused(serde_json::json!({ "a b": "" })), "\"a b\" is no name of a fact");
         assert!(refused(serde_json::json!({ ("a".repeat(81)): "" })).ends_with("is no name of a fact"));
         for value in ["a".repeat(MAX_VALUE_BYTES + 1), "\u{1b}[2J".into(), "two\nlines".into()] {
-            assert_eq!(refused(serde_json::json!({ "a": value })), "the fact `a` is more than a line, or than 4096 bytes");
+            assert_eq!(
+                refused(serde_json::json!({ "a": value })),
+                "the fact `a` is more than a line, or than 4096 bytes"
+            );
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use outboard_core::{
+    Environment,
     error::{Error, Result},
     job::{Loss, Train},
     task::Architecture,

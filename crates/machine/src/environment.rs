@@ -9,8 +9,20 @@ use crate::{devices, disk, libraries, memory, variables};
 
 /// Features of a CPU that kernels are chosen by, as `/proc/cpuinfo` names them.
 pub const FEATURES: [&str; 14] = [
-    "sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512_bf16",
-    "amx_tile", "asimd", "sve",
+    "sse4_2",
+    "avx",
+    "avx2",
+    "fma",
+    "f16c",
+    "avx512f",
+    "avx512bw",
+    "avx512cd",
+    "avx512dq",
+    "avx512vl",
+    "avx512_bf16",
+    "amx_tile",
+    "asimd",
+    "sve",
 ];
 
 /// Lines of `/proc/self/limits`, and how the limits are called.
@@ -175,7 +187,10 @@ mod tests {
     #[cfg(unix)]
     fn a_container_is_described_by_its_files() {
         let root = tree(&[
-            ("proc/cpuinfo", "processor\t: 0\nmodel name\t: AMD EPYC 7543\nflags\t\t: fpu sse4_2 avx avx2 fma x2apic\n"),
+            (
+                "proc/cpuinfo",
+                "processor\t: 0\nmodel name\t: AMD EPYC 7543\nflags\t\t: fpu sse4_2 avx avx2 fma x2apic\n",
+            ),
             ("proc/driver/nvidia/version", "NVRM version: NVIDIA UNIX Open Kernel Module  550.54.15  Release\n"),
             ("proc/driver/nvidia/gpus/0000:01:00.0/information", "Model: \t\t NVIDIA A10G\nIRQ: 1\n"),
             ("proc/driver/nvidia/gpus/0000:02:00.0/information", "Model: \t\t NVIDIA L4\n"),

@@ -67,7 +67,10 @@ mod tests {
         write("usr/lib/libstdc++.so.6", b"GLIBCXX_3.4\0GLIBCXX_3.4.9\0GLIBCXX_3.4.30\0GLIBCXX_3.4.21\0GLIBCXX_");
         let (newest, path) = libstdcxx(root.path()).unwrap();
         assert_eq!((newest.as_str(), path), ("GLIBCXX_3.4.30", root.path().join("usr/lib/libstdc++.so.6")));
-        write("proc/self/maps", b"7f00-7f01 r--p 0 08:01 1  /opt/env/lib/libstdc++.so.6.0.33\n7f02-7f03 rw-p 0 0 0 [heap]\n");
+        write(
+            "proc/self/maps",
+            b"7f00-7f01 r--p 0 08:01 1  /opt/env/lib/libstdc++.so.6.0.33\n7f02-7f03 rw-p 0 0 0 [heap]\n",
+        );
         write("opt/env/lib/libstdc++.so.6.0.33", b"GLIBCXX_3.4.33");
         assert_eq!(libstdcxx(root.path()).unwrap().0, "GLIBCXX_3.4.33");
     }

@@ -25,8 +25,20 @@ pub const NAMES: [&str; 16] = [
 /// Those whose names begin so are told too. Prefixes that other programs use for secrets, such as `TF_` and `LD_`, are none
 /// of them.
 pub const PREFIXES: [&str; 14] = [
-    "LC_", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "CUDA_", "CUBLAS_", "CUDNN_", "NCCL_", "TORCH_", "PYTORCH_",
-    "PYTHON", "MALLOC_",
+    "LC_",
+    "OMP_",
+    "GOMP_",
+    "KMP_",
+    "MKL_",
+    "OPENBLAS_",
+    "CUDA_",
+    "CUBLAS_",
+    "CUDNN_",
+    "NCCL_",
+    "TORCH_",
+    "PYTORCH_",
+    "PYTHON",
+    "MALLOC_",
 ];
 
 /// Of a proxy its address is told, in upper or lower case.

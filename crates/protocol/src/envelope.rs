@@ -285,7 +285,8 @@ mod tests {
         value["task"]["operation"] = serde_json::json!({ "operation": "dream", "of": "sheep" });
         let error = decode::<Envelope>(&serde_json::to_vec(&value).unwrap()).unwrap_err();
         assert_eq!((error.kind(), error.retry()), (ErrorKind::Unsupported, Retry::Other));
-        let words = "the operation `dream` is unknown to this worker\n  try: it knows train, evaluate, predict, describe";
+        let words =
+            "the operation `dream` is unknown to this worker\n  try: it knows train, evaluate, predict, describe";
         assert_eq!(error.report(), words);
         value["task"]["operation"] = serde_json::json!({ "operation": "describe" });
         let read: Envelope = decode(&serde_json::to_vec(&value).unwrap()).unwrap();

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use outboard_machine::memory::{group, kilobytes, kills, limit, size};
+use outboard_machine::memory::{group, kills, kilobytes, limit, size};
 use tokio::{task::JoinHandle, time::interval};
 
 /// A process's peak is gone with the process, so it is asked for this often.

@@ -6,7 +6,6 @@
 use std::path::Path;
 
 use outboard_core::{
-    code,
     error::{CHECK, Error, ErrorKind, Result},
     finding::Finding,
 };
@@ -37,6 +36,8 @@ fn judge(device: Finding, call: Finding, room: Vec<Finding>) -> Result<Vec<Strin
 
 #[cfg(test)]
 mod tests {
+    use outboard_core::code;
+
     use super::*;
 
     #[test]

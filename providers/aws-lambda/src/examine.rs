@@ -8,7 +8,10 @@ use outboard_core::{
 };
 use outboard_store::{reach_address, transport::Peer};
 
-use crate::{Config, connection::{Connection, Setting}};
+use crate::{
+    Config,
+    connection::{Connection, Setting},
+};
 
 const LAMBDA: Peer = Peer {
     name: "Lambda API",
@@ -73,7 +76,9 @@ fn compare(config: &Config, Setting { memory_mb, timeout, architecture }: &Setti
     let what = format!("the function's time-out is {timeout:?}, but {limit:?} are configured");
     // Configured times may be finer than Lambda's seconds.
     match (*limit > *timeout, *limit + Duration::from_secs(1) <= *timeout) {
-        (true, _) => found.push(Finding::fail(CODE, OF, format!("{what}: Lambda cuts tasks off before they stop"), key)),
+        (true, _) => {
+            found.push(Finding::fail(CODE, OF, format!("{what}: Lambda cuts tasks off before they stop"), key))
+        }
         (_, true) => found.push(Finding::warn(CODE, OF, format!("{what}: tasks are shorter than they could be"), key)),
         _ => {}
     }

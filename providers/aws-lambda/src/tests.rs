@@ -209,7 +209,8 @@ async fn the_doctor_compares_the_function_with_the_configuration() {
     };
     let words = "512 MB of memory, a time-out of 60s and arm64, as configured".to_string();
     assert_eq!(told(Bed::new(many(1), as_it_is).await).await, [(Verdict::Pass, words)]);
-    let verdicts: Vec<_> = told(Bed::new(many(1), |_| {}).await).await.into_iter().map(|(verdict, _)| verdict).collect();
+    let verdicts: Vec<_> =
+        told(Bed::new(many(1), |_| {}).await).await.into_iter().map(|(verdict, _)| verdict).collect();
     assert_eq!(verdicts, [Verdict::Warn, Verdict::Fail, Verdict::Fail]);
 }
 

@@ -91,10 +91,13 @@ fn gpu(name: &str, here: Option<&str>, there: Option<&str>, all: &Environment) -
         let cuda = version(all.get("library.cuda")?);
         let (major, least) = DRIVERS.into_iter().find(|(major, _)| cuda.first() == Some(major))?;
         let is_old = version(there).first().is_some_and(|driver| *driver < least);
-        return is_old.then(|| format!("too old for CUDA {major}, which PyTorch there is made for: it needs {least} or newer"));
+        return is_old
+            .then(|| format!("too old for CUDA {major}, which PyTorch there is made for: it needs {least} or newer"));
     }
     match name.ends_with(".memory") {
-        true if number(there) < number(here) => Some("less of the GPU's memory: take a smaller batch_size there".into()),
+        true if number(there) < number(here) => {
+            Some("less of the GPU's memory: take a smaller batch_size there".into())
+        }
         true => None,
         false if !here.is_empty() => Some("another GPU: another speed, and other last digits".into()),
         false => None,
@@ -109,13 +112,16 @@ fn library(name: &str, here: &str, there: &str) -> Option<String> {
     };
     Some(match name {
         "library.torch" | "library.libtorch" if differs_in(2) => {
-            "another release: the last digits differ, and what one has saved or exported may not load in the other".into()
+            "another release: the last digits differ, and what one has saved or exported may not load in the other"
+                .into()
         }
         "library.torch" | "library.libtorch" => "another build of one release: the last digits may differ".into(),
         "library.numpy" if differs_in(1) => {
             "another major version: extensions built for one fail to load, and pickles of one may not open".into()
         }
-        "library.python" if differs_in(2) => "pickles, wheels and compiled modules of one may not work in the other".into(),
+        "library.python" if differs_in(2) => {
+            "pickles, wheels and compiled modules of one may not work in the other".into()
+        }
         "library.cuda" if differs_in(1) => "extensions built for one CUDA don't load under the other".into(),
         "library.glibc" if of_there < of_here => needs(&format!("GLIBC_{here}"), "libc.so.6"),
         "library.libstdcxx" if symbols(there) < symbols(here) => needs(here, "libstdc++.so.6"),
@@ -130,7 +136,9 @@ fn limit(name: &str, here: &str, there: &str) -> Option<String> {
         return None;
     }
     Some(match name {
-        "limit.nofile" if most(there) < FILES => "\"Too many open files\" comes sooner: many files, many data loaders".into(),
+        "limit.nofile" if most(there) < FILES => {
+            "\"Too many open files\" comes sooner: many files, many data loaders".into()
+        }
         "limit.nproc" => "threads and processes may fail to start".into(),
         "limit.memlock" => "pinned memory, and with it NCCL and RDMA, may fail".into(),
         "limit.stack" => "deep recursion ends sooner, with a segmentation fault".into(),
@@ -147,10 +155,13 @@ fn security(name: &str, here: &str, there: &str) -> Option<String> {
         "security.capabilities" => {
             let bits = |hex: &str| u64::from_str_radix(hex, 16).ok();
             let lost = bits(here)? & !bits(there)?;
-            let lost: Vec<_> = CAPABILITIES.iter().filter(|(_, bit)| lost >> bit & 1 == 1).map(|(name, _)| *name).collect();
+            let lost: Vec<_> =
+                CAPABILITIES.iter().filter(|(_, bit)| lost >> bit & 1 == 1).map(|(name, _)| *name).collect();
             return (!lost.is_empty()).then(|| format!("not allowed there: {}", lost.join(", ")));
         }
-        "security.profile" if !there.is_empty() && there != "unconfined" => "the profile may forbid what works here".into(),
+        "security.profile" if !there.is_empty() && there != "unconfined" => {
+            "the profile may forbid what works here".into()
+        }
         "security.user" => match (here.split(':').next(), there.split(':').next()) {
             (here, there) if here == there => return None,
             (Some("0"), _) => "not root there: what belongs to root, a volume say, can't be written to".into(),

@@ -38,7 +38,10 @@ const SOURCES: [(&str, &str); 4] = [
     ("outboard_worker", include_str!("../../../../providers/runpod/worker/src/outboard_worker/__init__.py")),
     ("outboard_worker.preflight", include_str!("../../../../providers/runpod/worker/src/outboard_worker/preflight.py")),
     ("outboard_worker.memory", include_str!("../../../../providers/runpod/worker/src/outboard_worker/memory.py")),
-    ("outboard_worker.environment", include_str!("../../../../providers/runpod/worker/src/outboard_worker/environment.py")),
+    (
+        "outboard_worker.environment",
+        include_str!("../../../../providers/runpod/worker/src/outboard_worker/environment.py"),
+    ),
 ];
 
 /// What is to be compared with this machine.
@@ -123,7 +126,9 @@ impl Comparable {
         if there.get(PYTHON).is_some() {
             match python(place.python.as_deref(), &config.home).await {
                 Ok(told) => notes.extend(join(&mut here, &told)),
-                Err(why) => notes.push(format!("{why}: its libraries are not compared; name a Python with `--python PATH`")),
+                Err(why) => {
+                    notes.push(format!("{why}: its libraries are not compared; name a Python with `--python PATH`"))
+                }
             }
         } else if place.python.is_some() {
             notes.push("tasks don't run in Python there: `--python` is of no use".into());

@@ -139,7 +139,8 @@ pub(super) async fn describes_its_environment(suite: &Suite<'_>) -> Checked {
     for name in ["program.version", "cpu.cores", "cpu.arch", "system.os"] {
         ensure!(found.get(name).is_some_and(|value| !value.is_empty()), "`{name}` is missing in {found:?}");
     }
-    let is_secret = |(name, _): (&str, &str)| ["KEY", "TOKEN", "SECRET"].iter().any(|word| name.to_uppercase().contains(word));
+    let is_secret =
+        |(name, _): (&str, &str)| ["KEY", "TOKEN", "SECRET"].iter().any(|word| name.to_uppercase().contains(word));
     ensure!(!found.iter().any(is_secret), "a secret is told: {found:?}");
     Ok(())
 }
