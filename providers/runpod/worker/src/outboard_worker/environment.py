@@ -199,30 +199,31 @@ def load(name: str) -> Any:
 
 def native(found: Environment, root: Path = Path("/")) -> None:
     """The libraries of C and C++: those that are loaded, or else the system's."""
-    with suppress(OSError, IndexError):
-        text = library(root, "libc").read_bytes()
+    libc, libstdcxx = library(root, "libc"), library(root, "libstdc++")
+    with suppress(OSError):
+        text = libc.read_bytes() if libc else b""
         version = re.search(rb"release version (\d+(?:\.\d+)*)", text)
         found.state("library.glibc", version and version[1].decode())
-    with suppress(OSError, IndexError):
-        path = library(root, "libstdc++")
-        known = re.findall(rb"GLIBCXX_3\.4\.(\d+)", path.read_bytes())
+    with suppress(OSError):
+        text = libstdcxx.read_bytes() if libstdcxx else b""
+        known = re.findall(rb"GLIBCXX_3\.4\.(\d+)", text)
         if known:
             found.state("library.libstdcxx", f"GLIBCXX_3.4.{max(map(int, known))}")
-            found.state("library.libstdcxx.path", path)
+            found.state("library.libstdcxx.path", libstdcxx)
 
 
-def library(root: Path, stem: str) -> Path:
-    """The file of a library. `IndexError` where there is none."""
+def library(root: Path, stem: str) -> Path | None:
+    """The file of a library, if there is one."""
     maps = ""
     with suppress(OSError):
         maps = (root / "proc/self/maps").read_text(errors="replace")
     name = re.escape(stem)
     loaded = re.findall(rf" (/\S*/{name}(?:\.so\.|-2\.)\S*)$", maps, re.MULTILINE)
-    files = [root / path.lstrip("/") for path in loaded]
+    files: list[Path] = [root / path.lstrip("/") for path in loaded]
     for folder in ("usr/lib64", "lib64", "usr/lib", "lib"):
         for place in (f"{folder}/{platform.machine()}-linux-gnu", folder):
             files += [root / place / f"{stem}.so.{major}" for major in (6, 2)]
-    return [path for path in files if path.is_file()][0]
+    return next((path for path in files if path.is_file()), None)
 
 
 def variables(all_of_them: dict[str, str]) -> dict[str, str]:
