@@ -1,4 +1,7 @@
-use outboard_core::provider::{Health, PriceModel};
+use outboard_core::{
+    code,
+    provider::{Health, PriceModel},
+};
 
 use super::*;
 use crate::{Budget, Demand, Failure, Origin, Patience, Phases, Threshold, decide, fixture};
