@@ -21,7 +21,7 @@ pub(crate) struct Arguments {
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  a bug in outboard; or a check of `outboard doctor` failed
+  1  a bug in outboard; or a check of `outboard doctor` failed, or the task of `outboard doctor env`
   2  something in the job, its data, the configuration or the command line is wrong
   3  the job failed
   4  interrupted; the message says how to go on";
@@ -208,7 +208,11 @@ pub(crate) enum By {
 
 /// `outboard doctor`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Doctor {
+    /// What else to examine.
+    #[command(subcommand)]
+    pub(crate) command: Option<Examine>,
     /// Checks only this provider; may be given several times.
     #[arg(long, value_name = "PROVIDER")]
     pub(crate) provider: Vec<String>,
@@ -231,6 +235,30 @@ pub(crate) struct Doctor {
     /// Where the comparison is written, to be sent to us.
     #[arg(long, value_name = "FILE", default_value = "cuda-report.json", requires = "bench")]
     pub(crate) report: PathBuf,
+}
+
+/// What else the doctor examines.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Examine {
+    /// Compares this machine with the place where a provider's tasks run, by one tiny task there.
+    Env(Env),
+}
+
+/// `outboard doctor env`.
+#[derive(Debug, Args)]
+pub(crate) struct Env {
+    /// The provider whose place is compared.
+    #[arg(long, value_name = "PROVIDER")]
+    pub(crate) provider: String,
+    /// The Python here whose libraries are compared; `python3` if unset.
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) python: Option<PathBuf>,
+    /// What the task may cost at most, in US dollars.
+    #[arg(long, value_name = "USD", default_value = "0.05")]
+    pub(crate) max_cost: NanoUsd,
+    /// Also prints what is the same.
+    #[arg(long)]
+    pub(crate) all: bool,
 }
 
 /// `outboard cuda`.

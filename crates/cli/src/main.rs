@@ -6,6 +6,7 @@ mod aws;
 mod costs;
 mod cuda;
 mod doctor;
+mod env;
 mod explain;
 mod jobs;
 mod output;
@@ -65,6 +66,9 @@ fn run(command: Command, global: &Global, printer: &Printer) -> Result<ExitCode>
         Command::Worker(arguments) => runtime.block_on(worker::worker(&Config::load(&sources)?, arguments)),
         Command::Aws(command) => runtime.block_on(aws::aws(&Config::load(&sources)?, command, global, printer)),
         Command::Cuda(command) => runtime.block_on(cuda::cuda(&Config::load(&sources)?, command, global, printer)),
+        Command::Doctor(args::Doctor { command: Some(args::Examine::Env(asked)), .. }) => {
+            runtime.block_on(env::env(&sources, asked, global, printer))
+        }
         Command::Doctor(args::Doctor { explain: Some(code), .. }) => explain::explain(&code, global, printer),
         Command::Doctor(arguments) => runtime.block_on(doctor::doctor(&sources, arguments, global, printer)),
         Command::RunPod(asked) => {

@@ -1,5 +1,7 @@
 //! What a check found.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use serde::{Serialize, Serializer};
 
 use crate::{code::Code, error::Error};
@@ -85,5 +87,38 @@ impl Finding {
         }
         let remedy = error.advice().map(str::to_string);
         Self { verdict: Verdict::Fail, remedy, ..Self::pass(code, of, evidence) }
+    }
+}
+
+/// What checks have found so far. It stays where they don't come to their end.
+#[derive(Debug, Default)]
+pub struct Findings(Mutex<Vec<Finding>>);
+
+impl Findings {
+    /// Adds one.
+    pub fn push(&self, finding: Finding) {
+        self.all().push(finding);
+    }
+
+    /// Adds some.
+    pub fn extend(&self, findings: impl IntoIterator<Item = Finding>) {
+        let findings: Vec<_> = findings.into_iter().collect();
+        self.all().extend(findings);
+    }
+
+    /// Whether something doesn't work.
+    #[must_use]
+    pub fn has_fail(&self) -> bool {
+        self.all().iter().any(Finding::is_fail)
+    }
+
+    /// Takes them all.
+    #[must_use]
+    pub fn take(&self) -> Vec<Finding> {
+        std::mem::take(&mut self.all())
+    }
+
+    fn all(&self) -> MutexGuard<'_, Vec<Finding>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

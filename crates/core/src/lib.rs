@@ -3,6 +3,7 @@
 pub mod blob;
 pub mod code;
 pub mod duration;
+pub mod environment;
 pub mod error;
 pub mod finding;
 pub mod job;
@@ -15,6 +16,7 @@ pub mod task;
 
 pub use blob::{BlobStore, Digest};
 pub use code::Code;
+pub use environment::Environment;
 pub use error::{Error, ErrorKind, Result, Retry};
 pub use job::Job;
 pub use layer::Layer;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     blob::Digest,
+    environment::Environment,
     error::{Error, ErrorKind, Result, Retry},
     job::{Loss, Train},
     layer::Layer,
@@ -48,6 +49,8 @@ pub enum Operation {
     Evaluate(EvaluateTask),
     /// Outputs of a model on data.
     Predict(PredictTask),
+    /// What the place is like where tasks run. It needs no blobs, and a worker that is older than it refuses.
+    Describe,
 }
 
 impl Operation {
@@ -58,6 +61,7 @@ impl Operation {
             Self::Train(_) => OperationKind::Train,
             Self::Evaluate(_) => OperationKind::Evaluate,
             Self::Predict(_) => OperationKind::Predict,
+            Self::Describe => OperationKind::Describe,
         }
     }
 
@@ -68,6 +72,18 @@ impl Operation {
             Self::Train(task) => [task.data, task.checkpoint].into_iter().chain(task.validation).collect(),
             Self::Evaluate(task) => vec![task.data, task.weights],
             Self::Predict(task) => vec![task.data, task.weights],
+            Self::Describe => Vec::new(),
+        }
+    }
+
+    /// The model that it runs, if it runs one.
+    #[must_use]
+    pub fn model(&self) -> Option<&Architecture> {
+        match self {
+            Self::Train(task) => Some(&task.model),
+            Self::Evaluate(task) => Some(&task.model),
+            Self::Predict(task) => Some(&task.model),
+            Self::Describe => None,
         }
     }
 }
@@ -82,6 +98,24 @@ pub enum OperationKind {
     Evaluate,
     /// See [`Operation::Predict`].
     Predict,
+    /// See [`Operation::Describe`].
+    Describe,
+}
+
+impl OperationKind {
+    /// Every operation.
+    pub const ALL: [Self; 4] = [Self::Train, Self::Evaluate, Self::Predict, Self::Describe];
+}
+
+impl fmt::Display for OperationKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Train => "train",
+            Self::Evaluate => "evaluate",
+            Self::Predict => "predict",
+            Self::Describe => "describe",
+        })
+    }
 }
 
 /// The model that a task runs: layers, and the shape of one sample.
@@ -232,6 +266,8 @@ pub enum Outcome {
         /// A blob: a safetensors file with the tensor `outputs`, f32 `[rows, ...]`.
         outputs: Digest,
     },
+    /// What the place is like.
+    Describe(Environment),
 }
 
 impl Outcome {
@@ -258,7 +294,7 @@ impl Outcome {
         match self {
             Self::Train { checkpoint, .. } => Some(checkpoint.digest),
             Self::Predict { outputs } => Some(*outputs),
-            Self::Evaluate(_) => None,
+            Self::Evaluate(_) | Self::Describe(_) => None,
         }
     }
 }

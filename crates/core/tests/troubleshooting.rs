@@ -4,7 +4,10 @@
 
 use std::{env, fs, path::Path};
 
-use outboard_core::code::{CHAPTERS, Chapter, Code};
+use outboard_core::{
+    ErrorKind,
+    code::{CHAPTERS, Chapter, Code},
+};
 
 const WIDTH: usize = 128;
 
@@ -13,10 +16,11 @@ const OPENING: &str = "# Troubleshooting
 Every error ends with a code, and every check has one.
 
 ```sh
-outboard doctor                     # what is configured, on this machine and elsewhere
-outboard doctor --job JOB.toml      # and whether a job could run there
-outboard doctor --provider runpod   # one provider
-outboard doctor --explain OB-DATA   # what this page says of a code
+outboard doctor                         # what is configured, on this machine and elsewhere
+outboard doctor --job JOB.toml          # and whether a job could run there
+outboard doctor --provider runpod       # one provider
+outboard doctor env --provider runpod   # what is different there
+outboard doctor --explain OB-DATA       # what this page says of a code
 ```
 
 Where a container crashes or hangs, run `outboard-worker preflight` in it: [random-device.md](random-device.md) shows how. Tasks
@@ -72,6 +76,28 @@ fn codes_that_are_named_anywhere_are_explained() {
         }
     }
     assert!(found > 10, "{found}");
+}
+
+/// The worker for PyTorch ends its errors with the same codes.
+#[test]
+fn the_worker_for_pytorch_has_the_code_of_each_kind() {
+    let path = "../../providers/runpod/worker/src/outboard_worker/failure.py";
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
+    let table = text.split_once("\nCODES = {\n").unwrap().1.split_once("\n}").unwrap().0;
+    let mut kinds = Vec::new();
+    for line in table.lines() {
+        let (kind, code) = line.trim().trim_end_matches(',').split_once(": ").unwrap();
+        let kind: ErrorKind = serde_json::from_str(kind).unwrap();
+        assert_eq!(format!("\"{}\"", kind.code()), code, "{kind:?}");
+        kinds.push(kind);
+    }
+    // An unknown kind is answered with the list of all.
+    let all = serde_json::from_str::<ErrorKind>("\"?\"").unwrap_err().to_string();
+    for name in all.split('`').skip(3).step_by(2) {
+        let kind: ErrorKind = serde_json::from_str(&format!("\"{name}\"")).unwrap();
+        assert!(kinds.contains(&kind), "{name} is missing");
+    }
+    assert!(kinds.len() > 20);
 }
 
 fn link(code: Code) -> String {

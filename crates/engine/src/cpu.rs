@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use outboard_core::{
+    Environment,
     error::{Error, Result},
     job::{Loss, Train},
     task::Architecture,
@@ -26,6 +27,8 @@ impl Kernels for Cpu {
     fn numerics(&self) -> &str {
         numerics::class()
     }
+
+    fn describe(&self, _: &mut Environment) {}
 
     fn model(&self, architecture: &Architecture, weights: &Tensors, rows: usize) -> Result<CpuModel> {
         Ok(CpuModel {

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use outboard_core::{
-    Digest, Event,
+    Digest, Environment, Event,
     error::{Error, ErrorKind, Result},
     job::Train,
     layer,
@@ -70,7 +70,18 @@ pub fn execute_on(
         Operation::Train(task) => train(kernels, task, blobs, stop, observe),
         Operation::Evaluate(task) => evaluate(kernels, task, blobs),
         Operation::Predict(task) => predict(kernels, task, blobs, stop),
+        Operation::Describe => Ok(Outcome::Describe(describe(kernels))),
     }
+}
+
+/// What the place is like where tasks run with these kernels, in the current rayon pool.
+pub fn describe(kernels: &impl Kernels) -> Environment {
+    let mut found = outboard_machine::environment();
+    found.state("program.version", env!("CARGO_PKG_VERSION"));
+    found.state("program.numerics", kernels.numerics());
+    found.state("program.threads", rayon::current_num_threads());
+    kernels.describe(&mut found);
+    found
 }
 
 fn read_data(blobs: &dyn Blobs, digest: &Digest) -> Result<Dataset> {

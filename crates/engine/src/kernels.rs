@@ -4,6 +4,7 @@
 use std::{fmt::Debug, ops::Range};
 
 use outboard_core::{
+    Environment,
     error::Result,
     job::{Loss, Train},
     task::Architecture,
@@ -19,6 +20,9 @@ pub trait Kernels: Debug {
 
     /// The class within which bytes are equal.
     fn numerics(&self) -> &str;
+
+    /// States what is known here beyond what the machine tells: the device, the libraries.
+    fn describe(&self, found: &mut Environment);
 
     /// A model with the given weights, for up to `rows` rows at a time.
     ///

@@ -17,7 +17,7 @@ mod tiles;
 pub mod trainer;
 
 pub use cpu::{Cpu, CpuModel};
-pub use execute::{Blobs, execute, execute_on};
+pub use execute::{Blobs, describe, execute, execute_on};
 pub use kernels::{Kernels, Model};
 pub use trainer::Trainer;
 

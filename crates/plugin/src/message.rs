@@ -51,7 +51,7 @@ pub struct Info {
 /// What a provider can do, see [`Capabilities`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
-    /// Operations it runs; all where there is none.
+    /// Operations it runs; training, evaluation and prediction where there is none.
     #[serde(default)]
     pub operations: Option<Vec<OperationKind>>,
     /// Layers it knows; those of the program's own engine where there is none.
@@ -203,13 +203,13 @@ impl From<&Capabilities> for Claims {
 }
 
 impl Claims {
-    /// As capabilities. Where no layers are named, they are those of the program's engine, `layers`; a plugin, which
+    /// As capabilities. Where no operations are named, they are those of the first plugins. Where no layers are named, they are those of the program's engine, `layers`; a plugin, which
     /// doesn't know them, gives none.
     #[must_use]
     pub fn capabilities(self, layers: &[&str]) -> Capabilities {
-        let all = || vec![OperationKind::Train, OperationKind::Evaluate, OperationKind::Predict];
+        let usual = || vec![OperationKind::Train, OperationKind::Evaluate, OperationKind::Predict];
         Capabilities {
-            operations: self.operations.unwrap_or_else(all),
+            operations: self.operations.unwrap_or_else(usual),
             layers: self.layers.unwrap_or_else(|| layers.iter().map(ToString::to_string).collect()),
             cancels: self.cancels,
             lists: self.lists,

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use outboard_core::{
     Digest, Task,
     error::{Error, ErrorKind, Result, Retry},
-    task::{Event, Outcome, Timings},
+    task::{Event, OperationKind, Outcome, Timings},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -203,7 +203,31 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     let wrong = |e: serde_json::Error| Error::new(ErrorKind::CorruptPayload, format!("a message cannot be read: {e}"));
     let version: Version = serde_json::from_slice(bytes).map_err(wrong)?;
     check_version(version.protocol)?;
-    serde_json::from_slice(bytes).map_err(wrong)
+    serde_json::from_slice(bytes).map_err(|error| unknown_operation(bytes).unwrap_or_else(|| wrong(error)))
+}
+
+/// Why a message can't be read whose task asks for something that only a newer worker knows.
+fn unknown_operation(bytes: &[u8]) -> Option<Error> {
+    #[derive(Deserialize)]
+    struct Message {
+        task: Work,
+    }
+    #[derive(Deserialize)]
+    struct Work {
+        operation: Named,
+    }
+    #[derive(Deserialize)]
+    struct Named {
+        operation: String,
+    }
+    let name = serde_json::from_slice::<Message>(bytes).ok()?.task.operation.operation;
+    let is_known = OperationKind::ALL.iter().any(|kind| kind.to_string() == name);
+    let known: Vec<_> = OperationKind::ALL.iter().map(ToString::to_string).collect();
+    let shown: String = name.chars().filter(|c| !c.is_control()).take(40).collect();
+    (!is_known).then(|| {
+        Error::new(ErrorKind::Unsupported, format!("the operation `{shown}` is unknown to this worker"))
+            .hint(format!("it knows {}", known.join(", ")))
+    })
 }
 
 /// Refuses a message that was damaged on its way, where its digest came along.
@@ -253,6 +277,23 @@ mod tests {
         value["protocol"] = 2.into();
         let error = decode::<Envelope>(&serde_json::to_vec(&value).unwrap()).unwrap_err();
         assert_eq!(error.to_string(), "the file is of protocol version 2, but this program speaks version 1");
+    }
+
+    #[test]
+    fn an_operation_that_is_unknown_is_no_damage() {
+        let mut value = serde_json::to_value(envelope()).unwrap();
+        value["task"]["operation"] = serde_json::json!({ "operation": "dream", "of": "sheep" });
+        let error = decode::<Envelope>(&serde_json::to_vec(&value).unwrap()).unwrap_err();
+        assert_eq!((error.kind(), error.retry()), (ErrorKind::Unsupported, Retry::Other));
+        let words =
+            "the operation `dream` is unknown to this worker\n  try: it knows train, evaluate, predict, describe";
+        assert_eq!(error.report(), words);
+        value["task"]["operation"] = serde_json::json!({ "operation": "describe" });
+        let read: Envelope = decode(&serde_json::to_vec(&value).unwrap()).unwrap();
+        assert_eq!((read.task.operation.needs(), read.task.operation), (Vec::new(), Operation::Describe));
+        value["task"]["operation"] = serde_json::json!({ "operation": "predict" });
+        let error = decode::<Envelope>(&serde_json::to_vec(&value).unwrap()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::CorruptPayload, "a part of a known one is missing");
     }
 
     #[test]

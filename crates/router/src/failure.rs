@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use outboard_core::{Error, ErrorKind, Retry, duration::time_above_zero};
+use outboard_core::{Code, Error, ErrorKind, Retry, duration::time_above_zero};
 use serde::Deserialize;
 
 use crate::{history::History, poison};
@@ -133,7 +133,17 @@ fn all_failed(history: &History, last: &Failure, count: usize, key: &str) -> Err
     for failure in history.failures().chain([last]) {
         error = error.at(failure.provider.clone(), &failure.error);
     }
+    if let Some(code) = shared_code(history.failures().chain([last])) {
+        error = error.or_code(code);
+    }
     error.hint(format!("mend one of the providers, then go on with `--resume`; `{key}` sets how long this goes on"))
+}
+
+/// The code of failures that all have the same one.
+pub(crate) fn shared_code<'a>(failures: impl Iterator<Item = &'a Failure>) -> Option<Code> {
+    let mut codes = failures.map(|failure| failure.error.code());
+    let first = codes.next()?;
+    codes.all(|code| code == first).then_some(first)
 }
 
 fn millis(time: Duration) -> u64 {

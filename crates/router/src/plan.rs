@@ -6,6 +6,7 @@ use outboard_core::{Error, ErrorKind, NanoUsd};
 
 use crate::{
     Action, Candidate, Crossed, History, Policy, Quote, Reason,
+    failure::shared_code,
     words::{at_most, percent, time},
 };
 
@@ -94,6 +95,14 @@ impl Plan {
             (ErrorKind::AllProvidersFailed, "no provider can take the task")
         };
         let mut error = Error::new(kind, message);
+        // What was not to be tried is no cause; whatever else keeps a provider away is another one.
+        let has_others = self.reasons().any(|(_, reason)| !matches!(reason, Reason::Failed(_)) && !reason.is_chosen());
+        if kind == ErrorKind::AllProvidersFailed
+            && !has_others
+            && let Some(code) = shared_code(history.failures())
+        {
+            error = error.or_code(code);
+        }
         for (provider, reason) in self.reasons() {
             error = error.at(provider.to_string(), reason);
         }

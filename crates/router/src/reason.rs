@@ -113,8 +113,8 @@ impl fmt::Display for Reason {
             Self::LocalOnly(filled) => write!(f, "{filled}, where only local providers are used"),
             Self::NoLocalFallback => f.write_str("jobs may not come home to this machine"),
             Self::Operation { asked, can } => {
-                let can: Vec<_> = can.iter().copied().map(operation).collect();
-                write!(f, "it can't run `{}`, only {}", operation(*asked), list(&can))
+                let can: Vec<_> = can.iter().map(ToString::to_string).collect();
+                write!(f, "it can't run `{asked}`, only {}", list(&can))
             }
             Self::Layers(missing) => {
                 write!(f, "it lacks the layer{} {}", if missing.len() == 1 { "" } else { "s" }, list(missing))
@@ -201,6 +201,11 @@ impl Reason {
         Some(help)
     }
 
+    /// Whether the user wants it so.
+    pub(crate) fn is_chosen(&self) -> bool {
+        matches!(self, Self::Disabled | Self::ExcludedByJob | Self::NotPinned { .. } | Self::NoLocalFallback)
+    }
+
     /// Whether waiting for running tasks may let the provider have the task.
     #[must_use]
     pub fn may_wait(&self) -> bool {
@@ -216,13 +221,5 @@ impl OverBudget {
             cap => format!("raise the {cap} budget"),
         };
         if self.may_wait { format!("wait for the running tasks, or {raise}") } else { raise }
-    }
-}
-
-fn operation(kind: OperationKind) -> &'static str {
-    match kind {
-        OperationKind::Train => "train",
-        OperationKind::Evaluate => "evaluate",
-        OperationKind::Predict => "predict",
     }
 }

@@ -4,7 +4,6 @@ pub mod courier;
 pub mod inline;
 #[cfg(feature = "lambda")]
 pub mod lambda;
-pub mod machine;
 mod memory;
 pub mod options;
 mod preflight;

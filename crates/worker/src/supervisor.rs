@@ -3,6 +3,7 @@
 use std::{
     future::Future,
     mem,
+    path::{Path, PathBuf},
     pin::{Pin, pin},
     sync::{Mutex as StdMutex, PoisonError},
     time::Duration,
@@ -39,6 +40,8 @@ pub(crate) const STOPPING: Duration = Duration::from_secs(5);
 pub struct Supervisor {
     program: TaskProgram,
     variables: Vec<(&'static str, String)>,
+    /// Where blobs lie.
+    folder: Option<PathBuf>,
     process: Mutex<Option<Process>>,
     pid: StdMutex<Option<u32>>,
     /// What each task is told: found when the process was started.
@@ -50,7 +53,14 @@ impl Supervisor {
     #[must_use]
     pub fn new(program: TaskProgram) -> Self {
         let (process, pid, warnings) = Default::default();
-        Self { program, variables: Vec::new(), process, pid, warnings }
+        Self { program, variables: Vec::new(), folder: None, process, pid, warnings }
+    }
+
+    /// The same, with tasks whose blobs lie in `folder`: they are told where its disk is nearly full.
+    #[must_use]
+    pub fn with_blobs_in(mut self, folder: &Path) -> Self {
+        self.folder = Some(folder.into());
+        self
     }
 
     /// The same, with variables for the environment of the task process beside those of this one.
@@ -89,7 +99,7 @@ impl Supervisor {
         {
             return Ok((process, true));
         }
-        *self.warnings.lock().unwrap_or_else(PoisonError::into_inner) = preflight::check()?;
+        *self.warnings.lock().unwrap_or_else(PoisonError::into_inner) = preflight::check(self.folder.as_deref())?;
         let process = Process::start(&self.program, &self.variables).await?;
         self.note(process.id());
         tracing::debug!(pid = process.id(), device = process.hello.device, "task process started");

@@ -37,6 +37,15 @@ pub(crate) enum Answer {
     Lost(Error),
 }
 
+/// How a function is set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Setting {
+    pub(crate) memory_mb: u32,
+    pub(crate) timeout: Duration,
+    /// Where it is told.
+    pub(crate) architecture: Option<String>,
+}
+
 /// How an invocation ended.
 #[derive(Clone)]
 pub(crate) struct Ended {
@@ -141,6 +150,25 @@ impl Connection {
         }
     }
 
+    /// How the function is set.
+    pub(crate) async fn setting(&self) -> Result<Setting> {
+        let look = self.client().await.get_function_configuration().function_name(&self.config.function);
+        let seen = look.set_qualifier(self.qualifier()).send().await.map_err(control_error)?;
+        let number = |value: Option<i32>| value.and_then(|value| u32::try_from(value).ok());
+        match (number(seen.memory_size()), number(seen.timeout())) {
+            (Some(memory_mb), Some(seconds)) => Ok(Setting {
+                memory_mb,
+                timeout: Duration::from_secs(seconds.into()),
+                architecture: seen.architectures().first().map(|architecture| architecture.as_str().to_string()),
+            }),
+            _ => Err(Error::new(ErrorKind::Unexpected, "Lambda doesn't tell the function's memory and time-out")),
+        }
+    }
+
+    fn qualifier(&self) -> Option<String> {
+        Some(self.config.qualifier.clone()).filter(|qualifier| !qualifier.is_empty())
+    }
+
     /// Invokes the function, and waits for its end.
     pub(crate) async fn invoke(&self, body: Vec<u8>) -> Answer {
         self.send(InvocationType::RequestResponse, body).await
@@ -148,13 +176,11 @@ impl Connection {
 
     async fn send(&self, kind: InvocationType, body: Vec<u8>) -> Answer {
         let (_, client) = self.loaded().await;
-        let Config { function, qualifier, .. } = &self.config;
-        let qualifier = Some(qualifier.clone()).filter(|qualifier| !qualifier.is_empty());
         let is_real = kind == InvocationType::RequestResponse;
         let request = client
             .invoke()
-            .function_name(function)
-            .set_qualifier(qualifier)
+            .function_name(&self.config.function)
+            .set_qualifier(self.qualifier())
             .invocation_type(kind)
             .set_log_type(is_real.then_some(LogType::Tail))
             .payload(Blob::new(body));

@@ -77,7 +77,7 @@ impl AwsLambdaProvider {
                 region,
             },
             capabilities: Capabilities {
-                operations: vec![OperationKind::Train, OperationKind::Evaluate, OperationKind::Predict],
+                operations: OperationKind::ALL.to_vec(),
                 layers: outboard_engine::LAYERS.map(String::from).to_vec(),
                 // Nothing ends an invocation before its time.
                 cancels: false,

@@ -1,7 +1,7 @@
 //! The provider against a stand-in that says what no emulator says: throttling, and logs.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     net::SocketAddr,
     sync::{
         Arc, Mutex,
@@ -13,14 +13,15 @@ use std::{
 use axum::{
     Router,
     body::Bytes,
-    extract::State,
+    extract::{Query, State},
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
-    routing::post,
+    routing::{get, post},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use outboard_core::{
-    ComputeProvider, ComputeProviderExt, Error, ErrorKind, Layer, Retry, Task, TaskId,
+    ComputeProvider, ComputeProviderExt, Error, ErrorKind, Layer, Retry, Task, TaskId, code,
+    finding::{Findings, Verdict},
     job::Loss,
     provider::{Cancelled, Health},
     task::{Architecture, EvaluateTask, Metrics, Operation, Outcome, Phase, Revision, TaskState, Timings},
@@ -29,7 +30,7 @@ use outboard_protocol::{InlineReply, InlineRequest, PROTOCOL_VERSION, TaskResult
 use outboard_store::FolderStore;
 use tokio::{net::TcpListener, sync::Notify};
 
-use crate::{AwsLambdaProvider, Config};
+use crate::{AwsLambdaProvider, Config, examine};
 
 const METRICS: Metrics = Metrics { loss: 0.5, accuracy: None, rows: 3 };
 /// No test takes that long, unless something hangs.
@@ -115,6 +116,13 @@ async fn invoke(State(stub): State<Arc<Stub>>, headers: HeaderMap, body: Bytes) 
     answer(false, serde_json::to_vec(&InlineReply { result, events: vec![], blobs: vec![] }).unwrap())
 }
 
+/// The shape is that of AWS's documentation of 2026-11.
+async fn configuration(Query(asked): Query<HashMap<String, String>>) -> Response {
+    assert_eq!(asked.get("Qualifier").map(String::as_str), Some("live"));
+    let body = "{\"FunctionName\":\"outboard\",\"MemorySize\":512,\"Timeout\":60,\"Architectures\":[\"arm64\"]}";
+    ([("content-type", "application/json")], body).into_response()
+}
+
 /// The shape is that of AWS's documentation of 2026-08.
 fn throttle(reason: &str, after: Option<u64>) -> Response {
     let body = format!("{{\"Reason\":\"{reason}\",\"Type\":\"User\",\"message\":\"Rate Exceeded.\"}}");
@@ -133,6 +141,7 @@ fn refuse(status: u16, code: &str, body: String) -> Response {
 
 /// The stand-in, and a provider for it.
 struct Bed {
+    config: Config,
     stub: Arc<Stub>,
     provider: Arc<AwsLambdaProvider>,
     store: FolderStore,
@@ -144,7 +153,9 @@ impl Bed {
         let stub = Arc::new(stub);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let routes = Router::new().route("/2015-03-31/functions/outboard/invocations", post(invoke));
+        let routes = Router::new()
+            .route("/2015-03-31/functions/outboard/invocations", post(invoke))
+            .route("/2015-03-31/functions/outboard/configuration", get(configuration));
         let service = routes.with_state(stub.clone());
         tokio::spawn(async move { axum::serve(listener, service).await });
         Self::at(address, stub, adjust)
@@ -162,7 +173,7 @@ impl Bed {
         let folder = tempfile::tempdir().unwrap();
         let store = FolderStore::open(folder.path()).unwrap();
         let provider = Arc::new(AwsLambdaProvider::new(&config, store.clone(), None).unwrap());
-        Self { stub, provider, store, _folder: folder }
+        Self { config, stub, provider, store, _folder: folder }
     }
 
     fn task(&self, key: &str) -> Task {
@@ -181,6 +192,26 @@ impl Bed {
 
 fn many(limit: usize) -> Stub {
     Stub { limit, ..Stub::default() }
+}
+
+#[tokio::test]
+async fn the_doctor_compares_the_function_with_the_configuration() {
+    let told = async |bed: Bed| {
+        let found = Findings::default();
+        examine(&bed.config, &found).await;
+        let limits = found.take().into_iter().filter(|finding| finding.code == code::AWS_LIMITS);
+        limits.map(|finding| (finding.verdict, finding.evidence)).collect::<Vec<_>>()
+    };
+    let as_it_is = |config: &mut Config| {
+        config.memory_mb = 512;
+        config.timeout = Duration::from_secs(60);
+        config.architecture = crate::Architecture::Arm;
+    };
+    let words = "512 MB of memory, a time-out of 60s and arm64, as configured".to_string();
+    assert_eq!(told(Bed::new(many(1), as_it_is).await).await, [(Verdict::Pass, words)]);
+    let verdicts: Vec<_> =
+        told(Bed::new(many(1), |_| {}).await).await.into_iter().map(|(verdict, _)| verdict).collect();
+    assert_eq!(verdicts, [Verdict::Warn, Verdict::Fail, Verdict::Fail]);
 }
 
 #[tokio::test]

@@ -62,7 +62,7 @@ impl CpuProvider {
             region: None,
         };
         let capabilities = Capabilities {
-            operations: vec![OperationKind::Train, OperationKind::Evaluate, OperationKind::Predict],
+            operations: OperationKind::ALL.to_vec(),
             layers: outboard_engine::LAYERS.map(String::from).to_vec(),
             cancels: true,
             lists: true,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use outboard_core::{
     code::{self, Code},
-    finding::Finding,
+    finding::{Finding, Findings},
 };
 
 use crate::{
@@ -16,10 +16,10 @@ use crate::{
 const OF: &str = "cuda";
 
 /// Looks at the driver, the GPUs and the worker, and starts the workers where nothing is missing. The first check
-/// that fails names the missing part and the command that brings it.
-pub async fn examine(config: &Config, home: &Path) -> Vec<Finding> {
+/// that fails names the missing part and the command that brings it. Tells `found`.
+pub async fn examine(config: &Config, home: &Path, found: &Findings) {
     let provider = CudaProvider::new(config, home);
-    let mut found = vec![driver(config)];
+    found.push(driver(config));
     found.extend(gpus(&provider));
     found.push(match diagnosis::of_file(provider.worker()) {
         None => Finding::pass(code::CUDA_WORKER, OF, format!("the worker is {}", provider.worker().display())),
@@ -35,7 +35,6 @@ pub async fn examine(config: &Config, home: &Path) -> Vec<Finding> {
             });
         }
     }
-    found
 }
 
 fn failed(code: Code, missing: &Missing) -> Finding {

@@ -74,7 +74,7 @@ impl CudaProvider {
         Self {
             info: ProviderInfo { id: "cuda".into(), kind: "cuda".into(), device: words, region: None },
             capabilities: Capabilities {
-                operations: vec![OperationKind::Train, OperationKind::Evaluate, OperationKind::Predict],
+                operations: OperationKind::ALL.to_vec(),
                 layers: outboard_engine::LAYERS.map(String::from).to_vec(),
                 cancels: true,
                 lists: true,

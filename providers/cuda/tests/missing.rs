@@ -7,7 +7,7 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 use outboard_core::{
     ComputeProvider, Digest, ErrorKind, Layer, Task, code,
-    finding::Verdict,
+    finding::{Findings, Verdict},
     job::Loss,
     provider::{ComputeProviderExt, Health},
     task::{Architecture, EvaluateTask, Operation},
@@ -41,7 +41,9 @@ async fn a_worker_that_is_not_built_is_named_with_the_command() {
     let Health::Unavailable(why) = provider.health().await.unwrap() else { panic!("it is ready") };
     let worker = home.path().join("cuda/bin/outboard-cuda-worker");
     assert_eq!(why, format!("the worker isn't built: there is no {}; outboard cuda install", worker.display()));
-    let found = examine(&config, home.path()).await;
+    let found = Findings::default();
+    examine(&config, home.path(), &found).await;
+    let found = found.take();
     let failed: Vec<_> = found.iter().filter(|finding| finding.verdict == Verdict::Fail).collect();
     assert_eq!(failed.len(), 1);
     assert_eq!((failed[0].code, failed[0].remedy.as_deref()), (code::CUDA_WORKER, Some("outboard cuda install")));
@@ -61,7 +63,9 @@ async fn a_worker_without_libtorch_says_which_library_it_lacks() {
     let report = failed.report();
     assert!(report.contains("the worker doesn't find libtorch.so"), "{report}");
     assert!(report.contains("try: outboard cuda install, or set LD_LIBRARY_PATH"), "{report}");
-    let found = examine(&config, home.path()).await;
+    let found = Findings::default();
+    examine(&config, home.path(), &found).await;
+    let found = found.take();
     let start = found.iter().find(|finding| finding.code == code::CUDA_START).unwrap();
     assert_eq!((start.verdict, &*start.of), (Verdict::Fail, "cpu"));
     assert!(start.evidence.starts_with("the worker doesn't find libtorch.so"), "{}", start.evidence);

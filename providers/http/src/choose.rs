@@ -10,7 +10,7 @@ use outboard_core::{
 };
 use outboard_protocol::envelope::{Ending, StateMessage, WirePhase, WorkerHealth};
 
-use crate::worker::{Worker, architecture};
+use crate::worker::Worker;
 
 /// What a worker says before it gets a task.
 #[derive(Debug)]
@@ -105,7 +105,8 @@ fn fits(health: &WorkerHealth, operation: &Operation) -> Result<()> {
     if health.draining {
         return takes_more(health);
     }
-    match architecture(operation).layers.iter().find(|layer| !health.layers.iter().any(|known| known == layer.kind())) {
+    let mut layers = operation.model().into_iter().flat_map(|model| &model.layers);
+    match layers.find(|layer| !health.layers.iter().any(|known| known == layer.kind())) {
         Some(layer) => {
             let message = format!("the worker does not know the layer `{}`", layer.kind());
             Err(Error::new(ErrorKind::Unsupported, message).hint("install a newer version there"))

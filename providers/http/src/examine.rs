@@ -1,26 +1,32 @@
 //! The checks of `outboard doctor` for workers of one's own.
 
 use futures_util::future::join_all;
-use outboard_core::{code, finding::Finding};
+use outboard_core::{
+    code,
+    finding::{Finding, Findings},
+};
 use outboard_protocol::envelope::WorkerHealth;
 
 use crate::{Config, choose::takes_more, connection::Connection, endpoint::Endpoint};
 
-/// Looks at each worker: whether it can be reached, takes the token, speaks this protocol, and has room. Nothing is started.
-pub async fn examine(config: &Config) -> Vec<Finding> {
+/// Looks at each worker: whether it can be reached, takes the token, speaks this protocol, and has room; tells `found`. Nothing
+/// is started.
+pub async fn examine(config: &Config, found: &Findings) {
     let made = Endpoint::all(config).and_then(|endpoints| {
         endpoints.into_iter().map(|endpoint| Connection::new(endpoint, config)).collect::<Result<Vec<_>, _>>()
     });
     match made {
-        Ok(connections) => join_all(connections.iter().map(worker)).await.concat(),
-        Err(error) => vec![Finding::error(code::PROVIDER_CONFIG, "http", &error)],
+        Ok(connections) => drop(join_all(connections.iter().map(|connection| worker(connection, found))).await),
+        Err(error) => found.push(Finding::error(code::PROVIDER_CONFIG, "http", &error)),
     }
 }
 
-async fn worker(connection: &Connection) -> Vec<Finding> {
-    let mut found = connection.reach().await;
-    if found.iter().any(Finding::is_fail) {
-        return found;
+async fn worker(connection: &Connection, found: &Findings) {
+    let reached = connection.reach().await;
+    let is_away = reached.iter().any(Finding::is_fail);
+    found.extend(reached);
+    if is_away {
+        return;
     }
     let of = connection.url();
     found.push(match connection.health().await {
@@ -33,7 +39,6 @@ async fn worker(connection: &Connection) -> Vec<Finding> {
         },
         Err(error) => Finding::error(code::HTTP_WORKER, of, &error),
     });
-    found
 }
 
 fn words(health: &WorkerHealth) -> String {

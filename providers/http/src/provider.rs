@@ -16,7 +16,7 @@ use outboard_core::{
     error::{Error, ErrorKind, Result, Retry},
     money::NanoUsd,
     provider::{Cancelled, Capabilities, Health, PriceModel, ProviderInfo, TaskSummary},
-    task::{OperationKind, Outcome, Phase, Revision, TaskState, Timings, Usage},
+    task::{OperationKind, Phase, Revision, TaskState, Timings, Usage},
 };
 use outboard_protocol::{
     Envelope, TaskResult,
@@ -75,7 +75,7 @@ impl HttpProvider {
         Ok(Self {
             info: ProviderInfo { id: "http".into(), kind: "http".into(), device, region: None },
             stated: Capabilities {
-                operations: vec![OperationKind::Train, OperationKind::Evaluate, OperationKind::Predict],
+                operations: OperationKind::ALL.to_vec(),
                 layers: outboard_engine::LAYERS.map(String::from).to_vec(),
                 cancels: true,
                 lists: true,
@@ -196,7 +196,8 @@ impl HttpProvider {
     async fn receive(&self, worker: &Worker, id: &str, mut state: StateMessage) -> Result<TaskState> {
         let mut crossed = Crossed::default();
         if let WirePhase::Ended(result) = &state.phase
-            && let Some(digest) = blob(&result.ended)
+            && let Ending::Finished(outcome) = &result.ended
+            && let Some(digest) = outcome.blob()
         {
             worker.fetch(&digest, &self.store, &mut crossed).await?;
         }
@@ -364,13 +365,4 @@ fn used(timings: Timings, Traffic { down, up }: Traffic) -> Usage {
 fn missing(error: &Error, needs: &[Digest]) -> Vec<Digest> {
     let named = error.context().iter().filter(|(what, _)| what == "blob").filter_map(|(_, value)| value.parse().ok());
     named.filter(|digest| error.kind() == ErrorKind::NotFound && needs.contains(digest)).collect()
-}
-
-/// The blob that a result names.
-fn blob(ended: &Ending) -> Option<Digest> {
-    match ended {
-        Ending::Finished(Outcome::Train { checkpoint, .. }) => Some(checkpoint.digest),
-        Ending::Finished(Outcome::Predict { outputs }) => Some(*outputs),
-        Ending::Finished(Outcome::Evaluate(_)) | Ending::Failed(_) | Ending::Cancelled => None,
-    }
 }

@@ -11,7 +11,6 @@ use std::{
 use outboard_core::{
     BlobStore, Digest,
     error::{Error, ErrorKind, IoContext, Result, Retry},
-    task::{Architecture, Operation},
 };
 use outboard_store::{FolderStore, Incoming, Upload};
 use tokio::task::spawn_blocking;
@@ -219,15 +218,6 @@ impl Worker {
 impl Transfer {
     fn begin(digest: &Digest, store: &FolderStore) -> Result<Self> {
         Ok(Self { digest: *digest, incoming: store.receive(digest, MAX_BLOB_BYTES)?, bytes: 0 })
-    }
-}
-
-/// The model that an operation runs.
-pub(crate) fn architecture(operation: &Operation) -> &Architecture {
-    match operation {
-        Operation::Train(task) => &task.model,
-        Operation::Evaluate(task) => &task.model,
-        Operation::Predict(task) => &task.model,
     }
 }
 

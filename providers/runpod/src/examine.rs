@@ -6,7 +6,7 @@ use outboard_core::{
     NanoUsd,
     code::{self, Code},
     error::{Error, ErrorKind, Result},
-    finding::Finding,
+    finding::{Finding, Findings},
 };
 use outboard_store::FolderStore;
 use serde::Deserialize;
@@ -31,18 +31,19 @@ struct Facts {
     idle_timeout: Option<u64>,
 }
 
-/// Looks at the key, the endpoints, their workers, prices and bills. Nothing is started, and nothing is paid for.
-pub async fn examine(config: &Config, store: &FolderStore) -> Vec<Finding> {
+/// Looks at the key, the endpoints, their workers, prices and bills, and tells `found`. Nothing is started, and nothing is
+/// paid for.
+pub async fn examine(config: &Config, store: &FolderStore, found: &Findings) {
     let made = Endpoints::new(&config.endpoints).and_then(|_| Connection::new(config));
     let connection = match made {
         Ok(connection) => connection,
-        Err(error) => return vec![Finding::error(code::RUNPOD_CONFIG, "runpod", &error)],
+        Err(error) => return found.push(Finding::error(code::RUNPOD_CONFIG, "runpod", &error)),
     };
     let count = config.endpoints.len();
-    let mut found = vec![Finding::pass(code::RUNPOD_CONFIG, "runpod", format!("a key and {count} endpoints are set"))];
+    found.push(Finding::pass(code::RUNPOD_CONFIG, "runpod", format!("a key and {count} endpoints are set")));
     found.extend(connection.reach().await);
-    if found.iter().any(Finding::is_fail) {
-        return found;
+    if found.has_fail() {
+        return;
     }
     let catalogue = Prices::new(store).current(&connection).await;
     let priced = price(config, catalogue.as_ref());
@@ -63,7 +64,6 @@ pub async fn examine(config: &Config, store: &FolderStore) -> Vec<Finding> {
         Err(error) => Finding::error(code::RUNPOD_PRICE, "runpod", error),
     });
     found.push(billing(config).await);
-    found
 }
 
 fn accepted(health: &Result<HealthBody>) -> Finding {

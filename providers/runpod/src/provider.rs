@@ -80,7 +80,7 @@ impl RunPodProvider {
         Ok(Self {
             info: ProviderInfo { id: "runpod".into(), kind: "runpod".into(), device: gpus.join(", "), region: None },
             capabilities: Capabilities {
-                operations: vec![OperationKind::Train, OperationKind::Evaluate, OperationKind::Predict],
+                operations: OperationKind::ALL.to_vec(),
                 layers: outboard_engine::LAYERS.map(String::from).to_vec(),
                 // A worker without a store can't hand back the checkpoint at which it stopped.
                 cancels: has_bucket,

@@ -15,7 +15,7 @@ mod common;
 use common::LocalFixture;
 
 /// All but: unclaimed layers, unclaimed operations (it has all), a restarted client, secrets (it has none).
-const PASSED: usize = 29;
+const PASSED: usize = 30;
 
 #[tokio::test]
 async fn bare() {

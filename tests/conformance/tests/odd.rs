@@ -33,7 +33,7 @@ async fn a_provider_that_can_do_less_passes_fewer_cases() {
 async fn a_provider_that_outlives_its_clients_passes_one_more_case() {
     let mut fixture = LocalFixture::new(|cpu| cpu);
     fixture.only = Some(OnceLock::new());
-    run_all(&fixture).await.assert_passed(30);
+    run_all(&fixture).await.assert_passed(31);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 mod common;
 
-use common::{KEY, Platform, charged, python, s3, until};
+use common::{KEY, Platform, charged, python, s3, torch_worker, until};
 
 fn doctor(user: &User, more: &[&str]) -> Done {
     user.run(&[&["doctor", "--provider", "runpod", "--json"], more].concat())
@@ -117,4 +117,52 @@ async fn workers_that_crash_are_seen() {
     assert_check(&done, "OB-RUNPOD-WORKERS", "fail", "its workers crash while they start (");
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+/// What was compared, by the names of facts.
+fn compared(user: &User, more: &[&str]) -> (Done, serde_json::Map<String, Value>) {
+    let done = user.run(&[&["doctor", "env", "--provider", "runpod", "--json", "--all"], more].concat());
+    let facts = done.lines().into_iter().filter(|line| line["event"] == "fact");
+    let named = facts.map(|fact| (fact["name"].as_str().unwrap().to_string(), fact)).collect();
+    (done, named)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_place_of_a_worker_is_compared_with_a_bucket_and_without() {
+    let test = "the_place_of_a_worker_is_compared_with_a_bucket_and_without";
+    let (Some(python), Some(server)) = (python(test), s3::server(test)) else { return };
+    for server in [Some(server), None] {
+        let platform = Platform::new(python.clone(), server).await;
+        let user = platform.user("");
+        let (done, facts) = compared(&user, &[]);
+        assert_eq!(done.code, 0, "{}{}", done.stdout, done.stderr);
+        assert_eq!(facts["cpu.features"]["here"], facts["cpu.features"]["there"]);
+        assert_eq!(facts["program.version"]["there"], env!("CARGO_PKG_VERSION"));
+        let cost = done.last()["cost_usd"].as_f64().unwrap();
+        assert!(cost > 0.0 && cost <= 0.05, "{cost}");
+        assert!((charged(&user) as f64 / 1e9 - cost).abs() < 1e-9, "{cost}");
+        for secret in [KEY, "s3cret", "Signature=", "Bearer"] {
+            assert!(!done.stdout.contains(secret), "{secret}");
+        }
+        let (refused, _) = compared(&user, &["--max-cost", "0.001"]);
+        assert_eq!(refused.code, 1, "{}", refused.stdout);
+        assert!(refused.stderr.contains("raise `--max-cost`") && refused.stderr.contains("OB-"), "{}", refused.stderr);
+        assert_eq!(platform.runpod.seen("run").len(), 1, "nothing more was started");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_libraries_of_the_worker_for_pytorch_are_compared() {
+    let test = "the_libraries_of_the_worker_for_pytorch_are_compared";
+    let (Some(python), Some(sources)) = (python(test), torch_worker(test)) else { return };
+    let platform = Platform::torch(python.clone(), &sources, None, |_| {}).await;
+    let user = platform.user("");
+    let (done, facts) = compared(&user, &["--python", python.to_str().unwrap()]);
+    assert_eq!(done.code, 0, "{}{}", done.stdout, done.stderr);
+    for name in ["library.torch", "library.python", "library.numpy", "library.libstdcxx", "library.glibc"] {
+        let fact = &facts[name];
+        assert!(fact["here"].is_string() && fact["here"] == fact["there"], "{fact}");
+    }
+    assert!(facts["program.numerics"]["so"].as_str().unwrap().contains("not the same bytes"), "{facts:?}");
+    assert!(!done.stdout.contains(KEY));
 }

@@ -102,7 +102,8 @@ fix "Allow more GPU types or regions, or another provider; else try again later.
 WORKER = "OB-WORKER": "A worker crashes, hangs or doesn't start";
 means "The machine or its program is at fault, not the job: a wrong image, a missing library, memory that ran out, a process that was \
     killed. The job goes on elsewhere from its last checkpoint, where there is another provider.";
-see "The error holds the last words of the process, its exit status or its signal. `outboard jobs show JOB` tells it for each attempt.";
+see "The error holds the last words of the process, its exit status or its signal. `outboard jobs show JOB` tells it for each attempt; \
+    `outboard doctor env --provider NAME` how the worker's place differs from this machine.";
 fix "Run `outboard-worker preflight` where the worker runs (`docs/random-device.md` shows how): it names what is missing there. A worker \
     that was killed for memory needs a smaller batch or a larger machine.";
 

@@ -41,6 +41,12 @@ means "Lambda was asked for a dry run: the credentials, the region, the function
 see "`aws lambda invoke --invocation-type DryRun --function-name NAME /dev/null` asks the same.";
 fix "Make the function with `outboard aws package` and `outboard aws deploy`; check `region`, `function`, `qualifier` and the credentials.";
 
+AWS_LIMITS = "OB-AWS-LIMITS": "Whether the function is set as it is configured";
+means "Outboard reserves what the configured memory costs, and stops tasks before the configured time-out. A function with more memory costs \
+    more than that; one with a shorter time-out is cut off in the middle of a task.";
+see "`aws lambda get-function-configuration` shows `MemorySize`, `Timeout` and `Architectures`; `outboard config show` what is configured.";
+fix "Let `memory_mb`, `timeout` and `architecture` of `[providers.aws-lambda]` be the function's, or run `outboard aws deploy`.";
+
 CUDA_DRIVER = "OB-CUDA-DRIVER": "Whether the NVIDIA driver will do";
 means "The driver was asked for its version and the newest CUDA that it runs. Libtorch 2.13.0 needs CUDA 13.0.";
 see "`nvidia-smi` prints both in its first lines.";

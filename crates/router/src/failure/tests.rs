@@ -1,3 +1,4 @@
+use outboard_core::code;
 use proptest::prelude::*;
 
 use super::*;
@@ -207,7 +208,7 @@ fn a_job_is_given_up_after_so_many_failures_or_so_much_time() {
         assert!(matches!(history.after(failure(provider, ErrorKind::OutOfMemory), &patience), Next::Other));
     }
     let Next::Stop(error) = history.after(failure("c", ErrorKind::WorkerUnhealthy), &patience) else { panic!() };
-    assert_eq!(error.kind(), ErrorKind::AllProvidersFailed);
+    assert_eq!((error.kind(), error.code()), (ErrorKind::AllProvidersFailed, code::NO_PROVIDER));
     assert_eq!(
         error.report(),
         "the job is given up after 3 failures without a new checkpoint\n  a: as told\n  b: as told\n  c: as told\n  \
@@ -219,6 +220,8 @@ fn a_job_is_given_up_after_so_many_failures_or_so_much_time() {
     let late = Failure { at: 1_000_000 + 3_600_000, ..failure("b", ErrorKind::OutOfMemory) };
     let Next::Stop(error) = history.after(late, &Patience::default()) else { panic!() };
     assert!(error.advice().unwrap().contains("router.patience.time"), "{}", error.report());
+    let told = (ErrorKind::AllProvidersFailed, code::MEMORY);
+    assert_eq!((error.kind(), error.code()), told, "what all failed of is told");
 }
 
 prop_compose! {

@@ -1,4 +1,7 @@
-use outboard_core::provider::{Health, PriceModel};
+use outboard_core::{
+    code,
+    provider::{Health, PriceModel},
+};
 
 use super::*;
 use crate::{Budget, Demand, Failure, Origin, Patience, Phases, Threshold, decide, fixture};
@@ -89,7 +92,11 @@ fn after_failures_all_providers_have_failed() {
     demand.excluded = history.excluded();
     let plan = decide(&candidates, &demand, &budget, 0);
     let error = plan.refusal(&history);
-    assert_eq!(error.kind(), ErrorKind::AllProvidersFailed);
+    assert_eq!((error.kind(), error.code()), (ErrorKind::AllProvidersFailed, code::NO_PROVIDER), "causes of all kinds");
+    let failed = |row: &Row| matches!(row.verdict, Verdict::Excluded(Reason::Failed(_)));
+    let rows = plan.rows.iter().filter(|row| failed(row)).cloned().collect();
+    let same = Plan { rows, ..plan.clone() }.refusal(&history);
+    assert_eq!((same.kind(), same.code()), (ErrorKind::AllProvidersFailed, code::MEMORY), "one cause");
     let report = error.report();
     assert!(report.starts_with("every provider failed or can't take the task\n"), "{report}");
     let broke = decide(&candidates, &Demand { excluded: vec![], ..demand }, &fixture::day(1, 1, 0), 0);

@@ -1,4 +1,4 @@
-//! One small task on one provider, to see whether it works and what it costs.
+//! One small task on one provider: to see whether it works and what it costs, or what the place is like.
 
 use std::{future::pending, sync::Arc, time::Duration};
 
@@ -29,10 +29,14 @@ const FEATURES: usize = 8;
 const SEED: u64 = 7;
 
 /// What a task came to, and what is charged for it.
-struct Done {
-    state: TaskState,
-    cost: NanoUsd,
+pub(crate) struct Done {
+    pub(crate) state: TaskState,
+    pub(crate) cost: NanoUsd,
 }
+
+/// Why it would cost more than it may.
+pub(crate) const DEARER: &str =
+    "raise `--max-cost`, or lower what is reserved (`start_time`, `transfer_time`, `idle_timeout`)";
 
 /// Trains a tiny model for one epoch, for at most `most`, and tells every phase. The exchange with the provider is saved,
 /// without secrets.
@@ -42,13 +46,11 @@ pub(crate) async fn run(config: &Config, id: &str, store: &FolderStore, most: Na
         Ok(made) => made,
         Err(error) => return vec![Finding::error(code::LIVE_TASK, id, &error)],
     };
-    let ran = train(config, id, store, provider, most).await;
+    let ran = one(config, store, provider, most, |job| operation(store, job)).await;
     let mut found = match ran {
         Ok(Done { state, cost }) => tell(id, state, cost, most),
         Err(error) if error.kind() == ErrorKind::BudgetExceeded => {
-            let remedy =
-                "raise `--max-cost`, or lower what is reserved (`start_time`, `transfer_time`, `idle_timeout`)";
-            vec![Finding { remedy: Some(remedy.into()), ..Finding::error(code::LIVE_TASK, id, &error) }]
+            vec![Finding { remedy: Some(DEARER.into()), ..Finding::error(code::LIVE_TASK, id, &error) }]
         }
         Err(error) => vec![Finding::error(code::LIVE_TASK, id, &error)],
     };
@@ -90,20 +92,25 @@ fn tell(id: &str, state: TaskState, cost: NanoUsd, most: NanoUsd) -> Vec<Finding
     }
 }
 
-async fn train(
+/// Runs one task on a provider, for at most `most`; `operation` makes it for the job of this name, and says how many bytes it
+/// takes there.
+///
+/// # Errors
+/// `BudgetExceeded`; why the provider can't take it; its own, where it was lost. What it came to is in the state.
+pub(crate) async fn one(
     config: &Config,
-    id: &str,
     store: &FolderStore,
     provider: Arc<dyn ComputeProvider>,
     most: NanoUsd,
+    operation: impl FnOnce(&str) -> Result<(Operation, u64)>,
 ) -> Result<Done> {
+    let routing = Routing { providers: vec![provider.info().id.clone()], ..Routing::default() };
     let client = Client::with_providers(config.clone(), store.clone(), vec![provider])?;
     let job = new_id("doctor");
     let folder = config.home.join("scratch").join(&job);
     atomic::create_folder(&folder)?;
     let _lock = Lock::take(&folder, &job)?;
-    let (operation, bytes) = operation(store, &job)?;
-    let routing = Routing { providers: vec![id.into()], ..Routing::default() };
+    let (operation, bytes) = operation(&job)?;
     let mut dispatcher = Dispatcher::new(&client, client.providers.clone(), &job, Some(most), routing).await?;
     // Whoever asks whether it works wants to hear of a pause, not to wait for its end.
     dispatcher.patience = START_PATIENCE;

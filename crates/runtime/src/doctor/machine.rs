@@ -4,8 +4,8 @@ use std::{fs, path::Path};
 
 use outboard_core::{Result, code, error::IoContext, finding::Finding};
 use outboard_engine::simd::vector_units;
+use outboard_machine::checks::{disk, memory};
 use outboard_store::atomic;
-use outboard_worker::machine;
 
 /// Bytes by which a folder is tried: on a full disk an empty file can often still be made.
 static PROBE: [u8; 1 << 16] = [0; 1 << 16];
@@ -21,7 +21,7 @@ pub(super) fn here() -> Vec<Finding> {
             "let a virtual machine have its host's CPU, or use another machine",
         ),
     };
-    vec![cpu, machine::memory()]
+    vec![cpu, memory()]
 }
 
 /// Whether a folder of ours, which is made if need be, can be written to, and has room; `other` says how to take another.
@@ -29,7 +29,7 @@ pub(super) fn folder(what: &str, folder: &Path, other: &str) -> Vec<Finding> {
     let tried = atomic::create_folder(folder).and_then(|()| write(folder));
     let of = format!("{what} {}", folder.display());
     match tried {
-        Ok(()) => vec![Finding::pass(code::FOLDER, of, "it can be written to"), machine::disk(folder)],
+        Ok(()) => vec![Finding::pass(code::FOLDER, of, "it can be written to"), disk(folder)],
         Err(error) if error.code() == code::DISK => vec![Finding::error(code::DISK, of, &error)],
         Err(error) => {
             vec![Finding { remedy: Some(other.into()), ..Finding::error(code::FOLDER, of, &error) }]

@@ -1,8 +1,11 @@
-//! `outboard doctor`: whether what is configured works, check by check.
+//! `outboard doctor`: whether what is configured works, check by check; and how this machine differs from another.
 //!
 //! The checks run at the same time, each with a deadline of its own. Those of a provider come from one function of its
 //! crate, `examine`, and are wired up in `doctor::providers`.
 
+mod consequences;
+mod differences;
+mod environment;
 mod job;
 mod ledger;
 mod machine;
@@ -13,11 +16,15 @@ use std::{future::Future, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 use futures_util::future::join_all;
 use outboard_core::{
     Code, Error, ErrorKind, NanoUsd, Result, code,
-    finding::{Finding, Verdict},
+    finding::{Finding, Findings, Verdict},
 };
 use outboard_store::FolderStore;
 use tokio::time::timeout;
 
+pub use self::{
+    differences::Fact,
+    environment::{Comparable, Comparison, Place},
+};
 use crate::{
     Config,
     client::trial,
@@ -93,7 +100,11 @@ pub async fn examine(sources: &Sources, asked: &Asked) -> Result<Vec<Finding>> {
         checks.push(Box::pin(late("store", REMOTE, providers::bucket(&config))));
     }
     for known in &known {
-        checks.push(Box::pin(late(&known.id, REMOTE, providers::examine(&config, known, &store))));
+        let (config, store) = (&config, &store);
+        checks.push(Box::pin(async move {
+            let found = Findings::default();
+            within(&known.id, REMOTE, &found, providers::examine(config, known, store, &found)).await
+        }));
     }
     if let Some(path) = &asked.job {
         checks.push(Box::pin(late("job", REMOTE, job::examine(&config, path, &store))));
@@ -132,10 +143,17 @@ fn known(config: &Config, only: &[String]) -> Result<Vec<Known>> {
 
 /// The findings of a check, or that it was not done in time.
 async fn late(of: &str, limit: Duration, check: impl Future<Output = Vec<Finding>>) -> Vec<Finding> {
-    timeout(limit, check).await.unwrap_or_else(|_| {
+    let found = Findings::default();
+    within(of, limit, &found, async { found.extend(check.await) }).await
+}
+
+/// What checks tell `found` in time, and that they were not all done where they were not.
+async fn within(of: &str, limit: Duration, found: &Findings, checks: impl Future<Output = ()>) -> Vec<Finding> {
+    if timeout(limit, checks).await.is_err() {
         let evidence = format!("it was not done within {limit:?}");
-        vec![Finding::warn(code::LATE, of, evidence, "run the command again with `--log debug`")]
-    })
+        found.push(Finding::warn(code::LATE, of, evidence, "run the command again with `--log debug`"));
+    }
+    found.take()
 }
 
 /// Runs what may hang on a thread of its own, for which nobody waits at the end of the program.
@@ -199,6 +217,17 @@ mod tests {
         let found = late("disk", Duration::ZERO, std::future::pending()).await;
         assert_eq!((found[0].code, found[0].verdict), (code::LATE, Verdict::Warn));
         assert_eq!(found[0].evidence, "it was not done within 0ns");
+    }
+
+    #[tokio::test]
+    async fn what_was_found_by_then_is_kept() {
+        let found = Findings::default();
+        let checks = async {
+            found.push(Finding::pass(code::RUNPOD_KEY, "runpod", "accepted"));
+            std::future::pending().await
+        };
+        let all = within("runpod", Duration::ZERO, &found, checks).await;
+        assert_eq!(all.iter().map(|finding| finding.code).collect::<Vec<_>>(), [code::RUNPOD_KEY, code::LATE]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use outboard_core::{
     ComputeProvider,
     code::{self, Code},
-    finding::Finding,
+    finding::{Finding, Findings},
     provider::Health,
 };
 use outboard_store::FolderStore;
@@ -17,27 +17,26 @@ use crate::{
     registry::{self, Known},
 };
 
-/// What is to be said of one provider.
-pub(super) async fn examine(config: &Arc<Config>, known: &Known, store: &FolderStore) -> Vec<Finding> {
+/// Tells `found` what is to be said of one provider.
+pub(super) async fn examine(config: &Arc<Config>, known: &Known, store: &FolderStore, found: &Findings) {
     let id = known.id.as_str();
     // The checks of `cuda` say why it isn't used.
     let is_examined = known.is_used || (id == "cuda" && config.providers.cuda.enabled);
     if !is_examined {
-        return vec![Finding::fail(code::NOT_SET_UP, id, "it is not set up, or not enabled", how(&known.key))];
+        return found.push(Finding::fail(code::NOT_SET_UP, id, "it is not set up, or not enabled", how(&known.key)));
     }
     let providers = &config.providers;
-    let mut found = match id {
+    let mut has_own = true;
+    match id {
         "runpod" => {
-            let mut found = outboard_runpod::examine(&providers.runpod, store).await;
-            found.extend(warm(config, id, store).await);
-            return found;
+            outboard_runpod::examine(&providers.runpod, store, found).await;
+            return found.extend(warm(config, id, store).await);
         }
-        "http" => outboard_http::examine(&providers.http).await,
-        "cuda" => outboard_cuda::examine(&providers.cuda, &config.home).await,
-        "aws-lambda" => outboard_aws_lambda::examine(&providers.aws_lambda).await,
-        _ => Vec::new(),
-    };
-    let has_own = !found.is_empty();
+        "http" => outboard_http::examine(&providers.http, found).await,
+        "cuda" => outboard_cuda::examine(&providers.cuda, &config.home, found).await,
+        "aws-lambda" => outboard_aws_lambda::examine(&providers.aws_lambda, found).await,
+        _ => has_own = false,
+    }
     // A plugin may block while it is loaded.
     let (of, all, folder) = (known.id.clone(), config.clone(), store.clone());
     match apart(move || registry::provider(&all, &of, &folder)).await {
@@ -53,13 +52,13 @@ pub(super) async fn examine(config: &Arc<Config>, known: &Known, store: &FolderS
         }
         Err(error) if known.is_plugin() => found.push(Finding::error(code::PLUGIN, id, &error)),
         // Its own checks have told it.
-        Err(_) if found.iter().any(Finding::is_fail) => {}
+        Err(_) if found.has_fail() => {}
         Err(error) => found.push(Finding::error(code::PROVIDER_CONFIG, id, &error)),
     }
-    found
 }
 
-fn how(key: &str) -> String {
+/// How a provider would be used.
+pub(super) fn how(key: &str) -> String {
     match key {
         "providers.runpod" => "set OUTBOARD_PROVIDERS__RUNPOD__API_KEY, and `providers.runpod.endpoints`".into(),
         _ => format!("set {key}.enabled = true"),

@@ -26,7 +26,7 @@ use tokio::{
 };
 
 use crate::{
-    Runner,
+    Runner, preflight,
     supervisor::{STOPPING, at_limit, ended, patience},
     task,
     wire::Reply,
@@ -41,6 +41,8 @@ const LEAST_SHARE: u32 = 4;
 #[derive(Debug)]
 pub struct Engine {
     store: FolderStore,
+    /// What each task is told, or why none can run.
+    health: Result<Vec<String>>,
     pool: Mutex<Arc<ThreadPool>>,
 }
 
@@ -50,7 +52,8 @@ impl Engine {
     /// # Errors
     /// `Unexpected` where the system gives no threads.
     pub fn start(store: FolderStore) -> Result<Self> {
-        Ok(Self { store, pool: Mutex::new(Arc::new(threads()?)) })
+        let health = preflight::check(Some(store.folder()));
+        Ok(Self { store, health, pool: Mutex::new(Arc::new(threads()?)) })
     }
 
     /// Runs the task of an invocation that ends at `deadline`: training stops before, with a checkpoint.
@@ -103,6 +106,10 @@ impl Runner for Bounded<'_> {
         S: Future<Output = ()> + Send,
         O: FnMut(Event) + Send,
     {
+        match &self.engine.health {
+            Ok(warnings) => warnings.iter().cloned().for_each(|message| observe(Event::Warning { message })),
+            Err(error) => return ended(envelope, Ending::Failed(error.into())),
+        }
         let began = Instant::now();
         let left = self.end.saturating_duration_since(began);
         let limit = envelope.task.limit.map_or(left, |limit| limit.min(left));
@@ -185,6 +192,25 @@ mod tests {
             let Ending::Failed(failure) = result.ended else { panic!("{result:?}") };
             assert_eq!((failure.kind, result.attempt.as_str()), (ErrorKind::NotFound, "k#1"));
         }
+    }
+
+    /// The machine is looked at once, before the first task.
+    #[tokio::test]
+    async fn each_task_is_told_what_was_found_wrong() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut engine = Engine::start(FolderStore::open(folder.path()).unwrap()).unwrap();
+        let minute = Duration::from_secs(60);
+        engine.health = Ok(vec!["9 MiB of disk are all that is free (OB-DISK)".into()]);
+        let mut events = Vec::new();
+        let runner = engine.until(Instant::now() + minute);
+        runner.run(&envelope(minute), std::future::pending(), |event| events.push(event)).await;
+        let message = "9 MiB of disk are all that is free (OB-DISK)".into();
+        assert_eq!(events, [Event::Warning { message }]);
+        engine.health = Err(Error::new(ErrorKind::WorkerUnhealthy, "/dev/urandom is missing"));
+        let runner = engine.until(Instant::now() + minute);
+        let result = runner.run(&envelope(minute), std::future::pending(), |_| {}).await;
+        let Ending::Failed(failure) = result.ended else { panic!("{result:?}") };
+        assert_eq!((failure.kind, failure.message.as_str()), (ErrorKind::WorkerUnhealthy, "/dev/urandom is missing"));
     }
 
     /// Whatever occupies the threads, an invocation ends in time, and the next one gets threads of its own.

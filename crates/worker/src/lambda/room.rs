@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use outboard_core::{Digest, error::Result};
+use outboard_machine::disk;
 use outboard_store::FolderStore;
 
 /// What blobs may take of the disk, beside the room that the next task's need.
@@ -10,8 +11,7 @@ const SHARE: u64 = 2;
 
 /// The bytes that blobs in `folder` may take: half of its disk.
 pub(super) fn room(folder: &Path) -> u64 {
-    let disk = rustix::fs::statvfs(folder);
-    disk.map_or(0, |disk| disk.f_blocks.saturating_mul(disk.f_frsize) / SHARE)
+    disk::room(folder).map_or(0, |disk| disk.total / SHARE)
 }
 
 /// Removes the blobs that were stored longest ago, but for those in `keep`, until the rest takes `room` bytes at most.

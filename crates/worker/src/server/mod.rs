@@ -125,7 +125,7 @@ impl Server {
         }
         // Whoever began these is gone: the lock is ours.
         store.sweep(Duration::ZERO)?;
-        let supervisor = Supervisor::new(config.program.clone());
+        let supervisor = Supervisor::new(config.program.clone()).with_blobs_in(&config.store);
         let hello = supervisor.start().await?;
         let tasks = Tasks::new(
             config.program.clone(),

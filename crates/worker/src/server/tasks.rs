@@ -271,7 +271,8 @@ impl Tasks {
 
     async fn run(&self, live: &Live, envelope: &Envelope) -> TaskResult {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let supervisor = idle.unwrap_or_else(|| Supervisor::new(self.program.clone()));
+        let fresh = || Supervisor::new(self.program.clone()).with_blobs_in(self.store.folder());
+        let supervisor = idle.unwrap_or_else(fresh);
         let queued = live.since.elapsed();
         live.log.send_modify(Log::start);
         let mut notes = self.history.notes(&envelope.task.key).await;

@@ -3,6 +3,7 @@
 use std::{str::FromStr, sync::Arc};
 
 use outboard_core::{
+    Environment,
     error::{Error, ErrorKind, Result},
     layer,
     task::Architecture,
@@ -174,6 +175,22 @@ impl Kernels for Libtorch {
 
     fn numerics(&self) -> &str {
         &self.numerics
+    }
+
+    fn describe(&self, found: &mut Environment) {
+        found.state("library.libtorch", LIBTORCH);
+        if let Ok(driver) = gpu::driver() {
+            found.state("gpu.driver", driver.version);
+        }
+        let Device::Cuda(index) = self.machine.device else { return };
+        // 13010 is 13.1.
+        let cuda = utils::version_cudart();
+        found.state("library.cuda", format!("{}.{}", cuda / 1000, cuda % 1000 / 10));
+        found.state("library.cudnn", utils::version_cudnn());
+        if let Ok(Gpu { name, memory_bytes, .. }) = gpu::visible(index) {
+            found.state(format!("gpu.{index}"), name);
+            found.state(format!("gpu.{index}.memory"), memory_bytes);
+        }
     }
 
     fn model(&self, architecture: &Architecture, weights: &Tensors, rows: usize) -> Result<TorchModel> {

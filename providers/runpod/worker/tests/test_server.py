@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,14 @@ TOKEN = "0123456789abcdef"
 class Worker:
     """A worker that listens."""
 
-    def __init__(self, folder: Path, *flags: str) -> None:
+    def __init__(
+        self, folder: Path, *flags: str, program: Sequence[str] = ("-m", "outboard_worker")
+    ) -> None:
         self.folder = folder
         token = folder / "token"
         token.write_text(TOKEN + "\n")
         token.chmod(0o600)
-        command = [sys.executable, "-m", "outboard_worker", "--listen", "127.0.0.1:0"]
+        command = [sys.executable, *program, "--listen", "127.0.0.1:0"]
         paths = ["--store", str(folder / "served"), "--token-file", str(token)]
         self.process = subprocess.Popen(
             [*command, *paths, *flags], stderr=subprocess.PIPE, text=True

@@ -41,6 +41,7 @@ pub(crate) const CASES: &[Case] = cases![
     operations::events_come_in_order,
     operations::evaluate_matches_the_engine,
     operations::predict_matches_the_engine,
+    operations::describes_its_environment,
     operations::tasks_at_once_keep_apart,
     submitting::the_same_attempt_runs_once,
     submitting::a_task_whose_reply_was_lost_runs_once,

@@ -2,7 +2,7 @@
 
 use outboard_core::{
     BlobStore, Event,
-    task::{Ended, OperationKind, Outcome},
+    task::{Ended, Operation, OperationKind, Outcome},
 };
 use outboard_protocol::{Checkpoint, tensors};
 
@@ -119,6 +119,29 @@ pub(super) async fn predict_matches_the_engine(suite: &Suite<'_>) -> Checked {
     let furthest = found.data.iter().zip(&expected.data).map(|(f, e)| (f - e).abs()).fold(0.0, f32::max);
     let numbers = found.data.iter().all(|output| output.is_finite());
     ensure!(numbers && furthest <= allowed, "outputs differ by {furthest}");
+    Ok(())
+}
+
+pub(super) async fn describes_its_environment(suite: &Suite<'_>) -> Checked {
+    let provider = suite.provider().await;
+    if !provider.capabilities().operations.contains(&OperationKind::Describe) {
+        return unsupported("it doesn't claim to describe its environment");
+    }
+    let (outcome, events) = run(&*provider, &suite.task(&suite.job(1)?, Operation::Describe)).await?;
+    let Outcome::Describe(found) = &outcome else {
+        return Err(Stop::Failed(format!("instead of an environment: {outcome:?}")));
+    };
+    let trained = |event: &Event| matches!(event, Event::Epoch(_) | Event::Checkpoint(_));
+    ensure!(!events.iter().any(trained), "it trains: {events:?}");
+    let class = suite.fixture.numerics();
+    let told = found.get("program.numerics");
+    ensure!(told == Some(class.as_str()), "the numerics class is {told:?} instead of `{class}`");
+    for name in ["program.version", "cpu.cores", "cpu.arch", "system.os"] {
+        ensure!(found.get(name).is_some_and(|value| !value.is_empty()), "`{name}` is missing in {found:?}");
+    }
+    let is_secret =
+        |(name, _): (&str, &str)| ["KEY", "TOKEN", "SECRET"].iter().any(|word| name.to_uppercase().contains(word));
+    ensure!(!found.iter().any(is_secret), "a secret is told: {found:?}");
     Ok(())
 }
 

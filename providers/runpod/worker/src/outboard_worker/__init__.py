@@ -8,6 +8,7 @@
 - `plain`, `plain_request`: one call without a protocol
 - `task`: the task process; `process`, `supervisor`: what keeps it, without PyTorch
 - `preflight`, one file that runs alone, and `health`: why a run would fail, before it costs
+- `environment`: what the place is like, as facts; runs alone beside `preflight` and `memory`
 - `envelope`, `failure`, `settings`: messages, errors, settings
 - `store`, `transfer`: blobs, and their way
 - `courier`, `notes`, `inline`: a task with a bucket, and one with its blobs beside it

@@ -7,15 +7,24 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from outboard_worker import __version__, preflight
-from outboard_worker.failure import Failure
+from outboard_worker.failure import USAGE, Failure, where_explained
 from outboard_worker.settings import Settings
+
+
+class Parser(argparse.ArgumentParser):
+    """Ends its errors as all others end."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(2, f"{self.prog}: error: {message}\n{where_explained(USAGE)}\n")
 
 
 def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     """What the flags say."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "outboard-worker",
         description="Runs Outboard's tasks with PyTorch. Without --listen it takes RunPod's jobs, "
         "or, where there is no RunPod, the one in test_input.json. `outboard-worker preflight` "
@@ -49,7 +58,7 @@ def main(given: Sequence[str] | None = None) -> int:
             settings = dataclasses.replace(settings, threads=flags.threads)
         run(flags, settings)
     except Failure as failure:
-        print(failure.report(), file=sys.stderr)
+        print(failure.explained(), file=sys.stderr)
         return 2
     return 0
 

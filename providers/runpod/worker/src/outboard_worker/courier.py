@@ -34,7 +34,7 @@ MAX_PUT = 5 << 30
 
 def log(text: str, failure: Failure) -> None:
     """A line for the worker's log."""
-    print(f"{text}: {failure.report()}", file=sys.stderr, flush=True)
+    print(f"{text}: {failure.explained()}", file=sys.stderr, flush=True)
 
 
 def carry(

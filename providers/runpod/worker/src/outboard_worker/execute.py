@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import torch
 
-from outboard_worker import plain, plain_request, tensors
+from outboard_worker import environment, plain, plain_request, tensors
 from outboard_worker.checkpoint import Checkpoint
 from outboard_worker.dataset import Dataset
 from outboard_worker.device import Device
@@ -66,6 +66,8 @@ class Task:
                 return self.evaluate(operation)
             case "predict":
                 return self.predict(operation)
+            case "describe":
+                return self.describe()
             case plain_request.OPERATION:
                 return plain.train_epoch(operation, self)
         raise Failure("unsupported", f"the operation `{name}` is unknown to this worker")
@@ -161,6 +163,11 @@ class Task:
         found = [outputs.cpu() for _, outputs in network.batches(data, self.check)]
         outputs = self.store.write(tensors.encode({"outputs": torch.cat(found)}))
         return {"operation": "predict", "outputs": outputs}
+
+    def describe(self) -> Json:
+        facts = environment.describe(str(self.store.folder))
+        facts["program.numerics"] = self.device.numerics
+        return {"operation": "describe", "facts": facts}
 
     def check(self) -> None:
         """A sign of life between two batches, unless the task was stopped."""

@@ -10,6 +10,36 @@ Retry = str | Json
 NEVER: Retry = "never"
 OTHER: Retry = "other"
 
+# What explains a failure of each kind; docs/troubleshooting.md has the texts.
+CODES = {
+    "invalid_config": "OB-CONFIG",
+    "invalid_request": "OB-REQUEST",
+    "not_found": "OB-NOT-FOUND",
+    "conflict": "OB-CONFLICT",
+    "budget_exceeded": "OB-BUDGET",
+    "cancelled": "OB-CANCELLED",
+    "job_failed": "OB-JOB-FAILED",
+    "unsupported": "OB-UNSUPPORTED",
+    "unauthenticated": "OB-CREDENTIALS",
+    "permission_denied": "OB-PERMISSION",
+    "quota_exceeded": "OB-QUOTA",
+    "capacity_unavailable": "OB-CAPACITY",
+    "worker_unhealthy": "OB-WORKER",
+    "out_of_memory": "OB-MEMORY",
+    "payload_too_large": "OB-PAYLOAD",
+    "plugin_incompatible": "OB-PLUGIN",
+    "rate_limited": "OB-RATE-LIMIT",
+    "unavailable": "OB-UNAVAILABLE",
+    "timeout": "OB-TIMEOUT",
+    "preempted": "OB-PREEMPTED",
+    "all_providers_failed": "OB-NO-PROVIDER",
+    "corrupt_payload": "OB-CORRUPT",
+    "unexpected": "OB-BUG",
+}
+USAGE = "OB-USAGE"
+# What a failure's context calls the check that found it.
+CHECK = "check"
+
 EXIT_STATUS = "exit status"
 
 _OTHER = {
@@ -66,10 +96,24 @@ class Failure(Exception):
         failure.context = [(what, where) for what, where in value.get("context", [])]
         return failure
 
+    def code(self) -> str:
+        """What explains it: the code of the check that found it, or else that of its kind."""
+        checks = (value for what, value in self.context if what == CHECK)
+        return next(checks, CODES.get(self.kind, CODES["unexpected"]))
+
+    def explained(self) -> str:
+        """The report, and what explains it."""
+        return f"{self.report()}\n{where_explained(self.code())}"
+
     def report(self) -> str:
         """Several lines: the sentence, where, what to try."""
         lines = [self.message, *(f"  {what}: {value}" for what, value in self.context)]
         return "\n".join([*lines, f"  try: {self.hint}"] if self.hint else lines)
+
+
+def where_explained(code: str) -> str:
+    """The last line of every failure that is printed."""
+    return f"  code: {code} (outboard doctor --explain {code})"
 
 
 def invalid(message: str, key: str | None = None, hint: str | None = None) -> Failure:

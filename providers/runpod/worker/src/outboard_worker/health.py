@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 
 from outboard_worker import preflight
-from outboard_worker.failure import Failure, Json
+from outboard_worker.failure import CHECK, Failure, Json
 from outboard_worker.preflight import FAIL, WARN, Report, preloaded
 from outboard_worker.settings import Settings
 
@@ -72,7 +72,7 @@ class Health:
             warnings.append(f"{worst.sentence} ({worst.code}), {applied}")
         elif worst:
             failure = Failure("worker_unhealthy", worst.sentence, hint=worst.remedy)
-            failure.at("check", worst.code)
+            failure.at(CHECK, worst.code)
             raise failure.at("evidence", worst.evidence) if worst.evidence else failure
         for warning in warnings:
             if warning not in self.warnings:

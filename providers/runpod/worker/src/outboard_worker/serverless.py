@@ -116,6 +116,6 @@ def serve(requests: Requests) -> None:
         try:
             requests.supervisor.start()
         except Failure as failure:
-            raise RuntimeError(failure.report()) from failure
+            raise RuntimeError(failure.explained()) from failure
 
     runpod.serverless.start({"handler": Handler(requests)})

@@ -173,8 +173,8 @@ class Watch:
         self.stop.listen(lambda: process.inbox.put(self.stop))
         limit = self.envelope.limit
         until = math.inf if limit is None else time.monotonic() + limit
-        is_training = self.envelope.operation["operation"] != "evaluate"
-        is_training &= self.envelope.operation["operation"] != "predict"
+        # `train`, or `train_epoch` of the plain form.
+        is_training = self.envelope.operation["operation"].startswith("train")
         heard = time.monotonic()
         while True:
             now = time.monotonic()
