@@ -27,9 +27,9 @@ use crate::{python, workspace::Workspace};
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// Runs the slow suites too, and drills with their full counts
-    #[arg(long, conflicts_with = "suites")]
+    #[arg(long)]
     all: bool,
-    /// Runs only these
+    /// Runs only these; with `--all` in full
     suites: Vec<Suite>,
 }
 
