@@ -84,7 +84,7 @@ typedef struct OutboardPlugin {
   // info          {} -> {"kind": "ssh", "device": "in words", "region"?: "eu"}
   // capabilities  {} -> {"cancels"?: true, "lists"?: true, "reports_progress"?: true, "max_concurrent_tasks"?: 1,
   //                      "max_task_ms"?: 900000, "max_payload_bytes"?: N, "operations"?: ["train", "evaluate", "predict"],
-  //                      "layers"?: [..]}
+  //                      "layers"?: [..]}; `"describe"` too where its tasks can tell what their place is like
   // price         {} -> {"per_task_nano_usd": 0, "per_hour_nano_usd": 0, "granularity_ms"?: 0, "overhead_ms"?: 0,
   //                      "as_of": "2026-11-24", "source": "where it was found"}; an unknown price is an error
   // health        {} -> "ready" or {"unavailable": "why, and what to do"}

@@ -29,7 +29,7 @@ fn this_machine_differs_in_nothing_from_itself() {
     assert_eq!(all.lines().len() as u64, all.last()["facts"].as_u64().unwrap() + 1);
     let text = user.run(&["doctor", "env", "--provider", "cpu"]).stdout;
     assert!(text.starts_with("0 of ") && text.contains(" facts differ from those of cpu ("), "{text}");
-    assert!(text.ends_with("; `--all` shows the others too; charged $0\n"), "{text}");
+    assert!(text.ends_with("; `--all` shows the others too; charged $0.00\n"), "{text}");
 }
 
 #[test]
@@ -89,13 +89,13 @@ fn what_can_not_be_compared_is_told() {
     assert_eq!(unknown.code, 2);
     assert!(unknown.stderr.contains("there is no provider `moon`"), "{}", unknown.stderr);
     let unused = compare(&user, &["--provider", "runpod"]);
-    assert_eq!((unused.code, unused.last()["event"].as_str()), (2, Some("failed")));
+    assert_eq!((unused.code, unused.last()["status"].as_str()), (2, Some("failed")));
     let words = "the provider `runpod` is not set up, or not enabled\n  try: set OUTBOARD_PROVIDERS__RUNPOD__API_KEY";
     assert!(unused.stderr.contains(words) && unused.stderr.contains("OB-NOT-SET-UP"), "{}", unused.stderr);
     let nobody = Worker::entry("127.0.0.1:1".parse().unwrap());
     user.write("outboard.toml", &format!("[providers.http]\nenabled = true\nworkers = [{nobody}]\n"));
     let lost = compare(&user, &["--provider", "http"]);
-    assert_eq!((lost.code, lost.last()["event"].as_str()), (1, Some("failed")), "{}", lost.stdout);
+    assert_eq!((lost.code, lost.last()["status"].as_str()), (1, Some("failed")), "{}", lost.stdout);
     let missing = user.run(&["doctor", "env"]);
     assert_eq!(missing.code, 2);
     assert!(missing.stderr.contains("--provider <PROVIDER>"), "{}", missing.stderr);
