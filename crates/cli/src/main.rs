@@ -17,7 +17,7 @@ mod show;
 mod train;
 mod worker;
 
-use std::process::ExitCode;
+use std::{io::IsTerminal, process::ExitCode};
 
 use args::{Arguments, Command, Global, LogFormat};
 use clap::{CommandFactory, Parser};
@@ -110,6 +110,7 @@ fn log(global: &Global) -> Result<()> {
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         // It would panic where standard error is closed.
         .log_internal_errors(false);
     match global.log_format {

@@ -90,6 +90,8 @@ impl Done {
             stderr: text(&output.stderr),
         };
         assert!(!done.stderr.contains("panicked"), "{}", done.stderr);
+        let is_plain = ![&done.stdout, &done.stderr].iter().any(|text| text.contains('\u{1b}'));
+        assert!(is_plain, "colours where no terminal is: {}{}", done.stdout, done.stderr);
         done
     }
 

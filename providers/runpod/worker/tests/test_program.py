@@ -23,10 +23,11 @@ def test_an_error_ends_with_its_code(
 
 def test_a_wrong_command_line_too(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(["--stdio", "--bogus"])
+        main(["--listen", "localhost:7878", "--token", "s3cr3t", "--bogus=s3cr3t"])
     assert ended.value.code == 2
     said = capsys.readouterr().err
-    assert "unrecognized arguments: --bogus\n" in said
+    assert "unrecognized arguments: --token --bogus\n" in said
+    assert "s3cr3t" not in said
     assert said.endswith("  code: OB-USAGE (outboard doctor --explain OB-USAGE)\n"), said
 
 

@@ -29,6 +29,8 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
         description="Runs Outboard's tasks with PyTorch. Without --listen it takes RunPod's jobs, "
         "or, where there is no RunPod, the one in test_input.json. `outboard-worker preflight` "
         "says why a run would fail here.",
+        # `--token` must not be taken for `--token-file`.
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("--stdio", action="store_true", help="be a task process")
@@ -40,7 +42,9 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--tls-key", type=Path, help="its key")
     known, rest = parser.parse_known_args(given)
     if (known.stdio or known.listen) and rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        # What follows a flag may be a secret.
+        flags = [argument.split("=")[0] for argument in rest if argument.startswith("-")]
+        parser.error(f"unrecognized arguments: {' '.join(flags or rest)}")
     return known
 
 
