@@ -98,8 +98,7 @@ async fn a_job_that_moves_at_every_epoch_gives_the_same_model() {
     let platform = Platform::new(python, Some(server)).await;
     let user = platform.user("");
     // So long that no machine is done before it is told to move.
-    let [width, epochs, _] = LONG;
-    let changes = [width, epochs, ("batch_size = 64", "batch_size = 1")];
+    let changes = [LONG[0], ("batch_size = 64", "batch_size = 1")];
     user.job(&changes);
     let here = ["--set", "providers.cpu.enabled=true", "--set", "providers.runpod.enabled=false"];
     let (mut moves, mut job): (_, Option<String>) = (0, None);
