@@ -179,6 +179,8 @@ impl Kernels for Libtorch {
 
     fn describe(&self, found: &mut Environment) {
         found.state("library.libtorch", LIBTORCH);
+        // One thread calls; so many compute.
+        found.state("program.threads", self.machine.beside.current_num_threads());
         if let Ok(driver) = gpu::driver() {
             found.state("gpu.driver", driver.version);
         }
@@ -202,6 +204,13 @@ impl Kernels for Libtorch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_threads_that_compute_are_told() {
+        let mut found = Environment::default();
+        Libtorch::open(Choice::Cpu, false, 2).unwrap().describe(&mut found);
+        assert_eq!((found.get("program.threads"), found.get("library.libtorch")), (Some("2"), Some(LIBTORCH)));
+    }
 
     #[test]
     fn devices_have_names() {
