@@ -167,21 +167,12 @@ fn system(found: &mut Environment, root: &Path, variables: &[(String, String)]) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tree;
 
     const LIMITS_FILE: &str = "Limit  Soft  Hard  Units\nMax open files  1024  1048576  files\n\
                                Max processes  unlimited unlimited processes\n";
     const STATUS_FILE: &str = "Name:\tx\nUid:\t10001\t1\t1\t1\nGid:\t7\t7\t7\t7\nCapEff:\t00000000a80425fb\n\
                                NoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t1\n";
-
-    fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
-        let root = tempfile::tempdir().unwrap();
-        for (name, text) in files {
-            let path = root.path().join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        }
-        root
-    }
 
     #[test]
     #[cfg(unix)]

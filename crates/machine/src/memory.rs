@@ -93,16 +93,7 @@ pub fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn system(files: &[(&str, &str)]) -> tempfile::TempDir {
-        let root = tempfile::tempdir().unwrap();
-        for (name, text) in files {
-            let path = root.path().join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        }
-        root
-    }
+    use crate::tree;
 
     #[test]
     fn the_group_that_counts_is_found_in_both_versions() {
@@ -120,7 +111,7 @@ mod tests {
         ];
         for (about, folder, events, most) in cases {
             let (events, most) = (format!("{folder}/{events}"), format!("{folder}/{most}"));
-            let root = system(&[
+            let root = tree(&[
                 meminfo,
                 ("proc/self/cgroup", about),
                 (&events, "low 0\noom 3\noom_kill 2\n"),
@@ -133,8 +124,8 @@ mod tests {
             fs::write(root.path().join(&most), "max\n").unwrap();
             assert_eq!(limit(root.path(), Some(&found)), Some(64 << 30));
         }
-        assert_eq!(group(system(&[meminfo]).path()), None);
-        assert_eq!(limit(system(&[]).path(), None), None);
+        assert_eq!(group(tree(&[meminfo]).path()), None);
+        assert_eq!(limit(tree(&[]).path(), None), None);
     }
 
     #[test]
